@@ -1,0 +1,111 @@
+"""What a world (`runtime/` or `sim/`) and the parts of the core give each other: small protocols, no code.
+
+Each has two users, the real world and the simulated one, or is the seam between a session and the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from riverbus.messages import BusError, MessageId, Reply
+from riverbus.peer_messages import PeerMessage
+
+
+class ReplyEncoder(Protocol):
+    """One protocol version's way to write replies and deliveries (wire/redis.py has RESP2 and RESP3)."""
+
+    @property
+    def key(self) -> str:
+        """Names the protocol: sessions of equal key share the bytes of a delivery."""
+        ...
+
+    def encode(self, reply: Reply) -> bytes: ...
+
+    def deliver(
+        self, space: str, channel: bytes, pattern: bytes | None, first: MessageId, payloads: Sequence[bytes]
+    ) -> bytes:
+        """Bytes of consecutive messages (ids first, first+1, ...) for a subscription of `space`.
+
+        "channel", "pattern" and "shard" are Redis' message, pmessage and smessage; "bus" is BUS.SUBSCRIBE's, with ids.
+        """
+        ...
+
+    def gap(self, space: str, channel: bytes, pattern: bytes | None, after: MessageId, until: MessageId) -> bytes:
+        """Bytes that tell a subscriber: of the messages in (after, until] some are gone for ever."""
+        ...
+
+
+class Output(Protocol):
+    """Where a session's bytes go: a socket of the runtime, or the simulator's."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def close(self) -> None:
+        """Flush what was written, then close."""
+        ...
+
+    def abort(self) -> None: ...
+
+
+class Published(Protocol):
+    """A waiting publish: told once how it ended."""
+
+    def published(self, first: MessageId, receivers: int) -> None: ...
+
+    def failed(self, error: BusError) -> None: ...
+
+    def is_abandoned(self) -> bool:
+        """True once its connection is gone: what was not proposed yet is dropped."""
+        ...
+
+
+class Links(Protocol):
+    """Ordered, authenticated channels to the peers. What is sent to a peer without a link is dropped.
+
+    Messages to one peer are gathered and written once a turn.
+    """
+
+    def send(self, peer: int, message: PeerMessage) -> None: ...
+
+    def is_up(self, peer: int) -> bool: ...
+
+
+class SnapshotFile(Protocol):
+    """A snapshot being written. Writes are queued to a thread; what is not committed does not exist."""
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Queued and not yet written: the writer of slices waits while this is large."""
+        ...
+
+    def write(self, framed_slice: bytes) -> None: ...
+
+    def commit(self, done: Callable[[str | None], None]) -> None:
+        """Make it durable under its final name; then, on the loop, `done(None)` or `done(reason)`."""
+        ...
+
+    def abort(self) -> None: ...
+
+
+class Snapshots(Protocol):
+    """The node's snapshot files, one a (shard, index), as sequences of framed slices (core/snapshot.py frames them)."""
+
+    def create(self, shard: int, index: int) -> SnapshotFile: ...
+
+    def indexes(self, shard: int) -> list[int]:
+        """Those committed, rising."""
+        ...
+
+    def read(self, shard: int, index: int) -> Iterator[bytes]:
+        """The framed slices of a committed snapshot, in order. Raises OSError."""
+        ...
+
+    def delete(self, shard: int, index: int) -> None: ...
+
+    def fetch(self, peer: int, shard: int, index: int, done: Callable[[str | None], None]) -> None:
+        """Copy a peer's snapshot over the bulk connection, resumed where a try ended; then `done` on the loop."""
+        ...
+
+
+Done = Callable[[BusError | None], None]

@@ -1,0 +1,61 @@
+"""What nodes say to each other: one noun a frame. `wire/frames.py` makes bytes of them, `core/engine.py` handles them.
+
+All travel in order over the one link of a pair of nodes, but for a snapshot's bulk, which has a connection of its own.
+Imports nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+
+class RaftMessage(NamedTuple):
+    """A raft-rs message of one shard, opaque here."""
+
+    shard: int
+    data: bytes
+
+
+class Forward(NamedTuple):
+    """A batch of commands for the shard's leader, which proposes it only in the term that its sender believes in.
+
+    The term keeps a client's order: a batch that waited in a socket while leadership went and came back is refused.
+    """
+
+    shard: int
+    term: int
+    seq: int
+    batch: bytes
+
+
+class Proposed(NamedTuple):
+    """Answer to `Forward`: the batch is in the leader's log at (index, term); whether it commits is to be seen."""
+
+    shard: int
+    seq: int
+    index: int
+    term: int
+
+
+class Rejected(NamedTuple):
+    """Answer to `Forward`: the batch was not proposed. `code` is a `BusError.code`."""
+
+    shard: int
+    seq: int
+    code: str
+    reason: str
+
+
+class Ask(NamedTuple):
+    """A question to another node about its sessions (PUBSUB NUMSUB, CHANNELS), answered once."""
+
+    id: int
+    question: bytes
+
+
+class Answer(NamedTuple):
+    id: int
+    answer: bytes
+
+
+PeerMessage: TypeAlias = RaftMessage | Forward | Proposed | Rejected | Ask | Answer
