@@ -33,7 +33,7 @@ class Proposed(NamedTuple):
 
     shard: int
     seq: int
-    index: int
+    log_index: int
     term: int
 
 
