@@ -58,4 +58,17 @@ class Answer(NamedTuple):
     answer: bytes
 
 
-PeerMessage: TypeAlias = RaftMessage | Forward | Proposed | Rejected | Ask | Answer
+class SnapshotStatus(NamedTuple):
+    """A follower's report to the leader that offered a snapshot: installed, or failed and to be offered again."""
+
+    shard: int
+    is_ok: bool
+
+
+class Health(NamedTuple):
+    """Said once a second. A node that is not writable (its disk is full) hands leadership to one that is."""
+
+    is_writable: bool
+
+
+PeerMessage: TypeAlias = RaftMessage | Forward | Proposed | Rejected | Ask | Answer | SnapshotStatus | Health

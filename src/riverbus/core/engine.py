@@ -1,0 +1,334 @@
+"""One node, but for its sockets, its clock and its disk: everything between a command and its reply.
+
+The two worlds run this class: `runtime/node.py` with real sockets and the real log, `sim/` with simulated ones. Both do
+the same: give it inputs (`on_tick`, `on_messages`, `on_log`, and commands through `sessions`), each after `begin_turn`;
+and call `end_turn` when a turn's inputs are in. `touch` is called by the engine when it wants a turn that no input
+would bring. At the end of a turn, in this order: publishes go to their leaders, the shards led here propose what
+gathered, every replica advances, and the log is flushed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from riverbus import limits
+from riverbus._native import BadMessage, Log, Raft
+from riverbus.core.bus import Applied, Bus, RunResult
+from riverbus.core.fanout import Fanout
+from riverbus.core.ports import Access, Done, Links, Published, Snapshots
+from riverbus.core.questions import Questions
+from riverbus.core.replica import Replica
+from riverbus.core.sessions import Sessions
+from riverbus.core.shard import Settings, Shard, open_shard
+from riverbus.core.slots import ShardMap
+from riverbus.core.status import status_of, unready_reasons
+from riverbus.core.timers import Timer, Timers
+from riverbus.core.upkeep import Upkeep
+from riverbus.messages import BusError, DiskFull, NotAccepted, Overloaded
+from riverbus.peer_messages import Answer, Ask, Forward, Health, PeerMessage, Proposed, RaftMessage, Rejected
+from riverbus.peer_messages import SnapshotStatus
+
+_MSG_SNAPSHOT = 7  # eraftpb.MessageType
+
+
+class Engine:
+    """The pure part of a node. See the module for who calls what."""
+
+    def __init__(
+        self, settings: Settings, log: Log, links: Links, snapshots: Snapshots, access: Access, touch: Callable[[], None]
+    ) -> None:
+        self.settings = settings
+        self.links = links
+        self.log = log
+        self.now = 0.0
+        self._wall_ms = 0
+        self._access = access
+        self._touch = touch
+        self._seq = 0
+        self.flushed_batch = 0
+        self.completed_batch = 0
+        self.is_disk_full = False
+        self.bad_messages = 0
+        self.last_bad_message: str | None = None
+        self._map = ShardMap(settings.shards)
+        self.timers = Timers()
+        self.questions = Questions(links, self.timers)
+        self.peers = tuple(voter for voter in settings.voters if voter != settings.node)
+        self.sessions = Sessions(self)
+        self.fanout: Fanout = self.sessions.fanout
+        for number in range(settings.shards):
+            if not Raft.is_bootstrapped(log, number):
+                Raft.bootstrap(log, number, list(settings.voters))
+        log.sync()
+        self.shards: list[Shard] = [
+            open_shard(number, settings, log, links, snapshots, self, self._next_seq)
+            for number in range(settings.shards)
+        ]
+        self.upkeep = Upkeep(self)
+        self._routes_dirty: set[int] = set()
+        self._pending_bytes_max = limits.NODE_INFLIGHT_BYTES_MAX
+
+    def _next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    # --- inputs -----------------------------------------------------------------------------------------------------
+
+    def begin_turn(self, now: float, wall_ms: int) -> None:
+        """Before a turn's first input: the time, monotonic seconds and Unix milliseconds."""
+        self.now = now
+        self._wall_ms = wall_ms
+
+    def on_tick(self) -> None:
+        """A tenth of a second has passed. After a stall call it once: lost ticks are not made up for."""
+        for shard in self.shards:
+            shard.replica.raft.tick()
+            shard.replica.advance()
+            shard.route.expire(self.now)
+            shard.barriers.on_tick(self.now)
+            shard.keeper.on_tick(self.now, self.flushed_batch, self.completed_batch)
+        self.upkeep.on_tick()
+        self._touch()
+
+    def on_timers(self) -> None:
+        self.timers.fire(self.now)
+
+    def on_log(self) -> None:
+        """The log's eventfd is readable: batches are on disk. Raises LogError when the disk failed for good."""
+        completed = self.log.completed()
+        if completed == self.completed_batch:
+            return
+        self.completed_batch = completed
+        for shard in self.shards:
+            shard.replica.persisted(completed)
+            shard.replica.advance()
+        self._touch()
+
+    def on_messages(self, peer: int, messages: Sequence[PeerMessage]) -> None:
+        """Messages of one peer, in order. One that breaks the protocol is as good as lost: counted, and no more."""
+        touched: set[int] = set()
+        for message in messages:
+            try:
+                if type(message) is RaftMessage:
+                    shard = self._shard(message.shard)
+                    if Raft.peek(message.data)[1] == _MSG_SNAPSHOT:
+                        shard.install.on_raft_snapshot(peer, message.data)
+                    else:
+                        shard.replica.raft.step(message.data, peer)
+                    touched.add(message.shard)
+                else:
+                    self._on_message(peer, message)
+            except BadMessage as error:
+                self.bad_messages += 1
+                self.last_bad_message = f"node {peer}: {error}"
+        for number in sorted(touched):
+            self.shards[number].replica.advance()
+        self._touch()
+
+    def _on_message(self, peer: int, message: PeerMessage) -> None:
+        match message:
+            case Forward():
+                self._on_forward(peer, message)
+            case Proposed(number, seq, index, _):
+                shard = self._shard(number)
+                shard.route.on_proposed(seq, index, shard.replica.applied_index)
+            case Rejected(number, seq, code, reason):
+                self._shard(number).route.on_rejected(seq, code, reason)
+            case Ask(asked, question):
+                self.links.send(peer, Answer(asked, self.sessions.answer(question)))
+            case Answer():
+                self.questions.on_answer(peer, message)
+            case SnapshotStatus(number, is_ok):
+                shard = self._shard(number)
+                shard.replica.raft.report(peer, "snapshot_ok" if is_ok else "snapshot_failed")
+                shard.replica.advance()
+            case Health(is_writable):
+                self.upkeep.on_health(peer, is_writable)
+
+    def _on_forward(self, peer: int, forward: Forward) -> None:
+        replica = self._shard(forward.shard).replica
+        if self.is_disk_full:
+            error: BusError | None = DiskFull("the leader's disk is full")
+        elif not replica.is_leader or replica.term != forward.term:
+            error = NotAccepted("the leader changed before the command was proposed")
+        else:
+            error = None
+        if error is None:
+            replica.submit(peer, forward.seq, forward.batch)
+        else:
+            self.links.send(peer, Rejected(forward.shard, forward.seq, error.code, str(error.args[0])))
+
+    def _shard(self, number: int) -> Shard:
+        if not 0 <= number < len(self.shards):
+            raise BadMessage(f"there is no shard {number}")
+        return self.shards[number]
+
+    def on_peer_up(self, peer: int) -> None:
+        self._routes_dirty.update(range(len(self.shards)))
+        self._touch()
+
+    def on_peer_down(self, peer: int) -> None:
+        for shard in self.shards:
+            shard.replica.raft.report(peer, "unreachable")
+            # A leader waits for a report of the snapshot that it sent; the link is gone, and the report with it.
+            shard.replica.raft.report(peer, "snapshot_failed")
+            shard.replica.advance()
+        self.upkeep.on_peer_down(peer)
+        self.questions.on_peer_down(peer)
+        self._touch()
+
+    def on_disk_room(self, is_full: bool) -> None:
+        """Told once a second whether the log's disk has less than its reserve left."""
+        self.is_disk_full = is_full
+
+    # --- the turn's end ---------------------------------------------------------------------------------------------
+
+    def end_turn(self) -> None:
+        if self._routes_dirty:
+            dirty, self._routes_dirty = sorted(self._routes_dirty), set()
+            for number in dirty:
+                self._flush_route(self.shards[number])
+        wants_more = False
+        for shard in self.shards:
+            replica = shard.replica
+            if shard.barriers.is_gathering:
+                shard.barriers.submit(self.now)
+                replica.advance()
+            if replica.has_submitted:
+                replica.propose(self._wall_ms)
+                replica.advance()
+            shard.keeper.on_turn()
+            shard.install.on_turn()
+            wants_more = wants_more or shard.keeper.is_busy or shard.install.is_busy
+        self.flushed_batch = self.log.flush()
+        self.fanout.spill()
+        if wants_more:
+            self._touch()
+
+    def _flush_route(self, shard: Shard) -> None:
+        """Send what waits to the shard's leader; without one it goes on waiting, until its deadline."""
+        route, replica = shard.route, shard.replica
+        if not route.is_waiting:
+            return
+        if replica.is_leader:
+            while (batch := route.next_batch()) is not None:
+                if self.is_disk_full:
+                    route.on_rejected(batch[0], DiskFull.code, "the disk of the shard's leader is full")
+                else:
+                    replica.submit(None, batch[0], batch[1])
+        elif replica.leader and self.links.is_up(replica.leader):
+            while (batch := route.next_batch()) is not None:
+                self.links.send(replica.leader, Forward(shard.number, replica.term, batch[0], batch[1]))
+
+    # --- replicas tell (Host) ---------------------------------------------------------------------------------------
+
+    def on_applied(self, replica: Replica, index: int, applied: Applied | None) -> None:
+        shard = self.shards[replica.shard]
+        origin = self.settings.origin
+        for batch in () if applied is None else applied.results:
+            if batch.origin == origin:
+                # Replies first: a publisher that also subscribes sees its message after the reply.
+                shard.route.on_applied(batch.seq, batch.runs, self._receivers)
+            for result in batch.runs:
+                if result.first is not None:
+                    self.fanout.on_run(result.run.channel, result.run, result.first)
+        shard.route.on_entry(index)
+        shard.barriers.on_applied()
+
+    def _receivers(self, result: RunResult) -> int:
+        return self.fanout.receivers(result.run.channel, result.run.kind)
+
+    def on_proposed(self, shard: int, seq: int, index: int) -> None:
+        self.shards[shard].route.on_proposed(seq, index, self.shards[shard].replica.applied_index)
+
+    def on_rejected(self, shard: int, seq: int, code: str, reason: str) -> None:
+        self.shards[shard].route.on_rejected(seq, code, reason)
+
+    def on_read_ready(self, shard: int, context: bytes, index: int) -> None:
+        self.shards[shard].barriers.on_ready(context, index)
+
+    def on_leader(self, replica: Replica) -> None:
+        self._routes_dirty.add(replica.shard)
+        self._touch()
+
+    def on_snapshot_installed(self, replica: Replica, index: int) -> None:
+        shard = self.shards[replica.shard]
+        shard.keeper.on_installed(index)
+        shard.route.on_snapshot(index)
+        shard.barriers.on_applied()
+        self.sessions.on_state_replaced(replica.shard)
+
+    # --- sessions ask (Backend) -------------------------------------------------------------------------------------
+
+    def publish(self, channel: bytes, kind: int, payloads: list[bytes], waiter: Published) -> None:
+        number = self._map.shard_of(channel)
+        if self.pending_bytes >= self._pending_bytes_max:
+            waiter.failed(Overloaded("too many publishes of this node wait to be committed"))
+            return
+        self.shards[number].route.submit(channel, kind, payloads, waiter, self.now + limits.COMMAND_DEADLINE_S)
+        self._routes_dirty.add(number)
+        self._touch()
+
+    @property
+    def pending_bytes(self) -> int:
+        return sum(shard.route.pending_bytes for shard in self.shards)
+
+    def fresh(self, channels: Sequence[bytes], done: Done) -> None:
+        """See `Barriers`. `done` is told once: None when all the channels' shards are fresh, or the first error."""
+        numbers = sorted({self._map.shard_of(channel) for channel in channels})
+        waiting = len(numbers)
+        is_told = False
+
+        def one_done(error: BusError | None) -> None:
+            nonlocal waiting, is_told
+            waiting -= 1
+            if not is_told and (error is not None or waiting == 0):
+                is_told = True
+                done(error)
+
+        if not numbers:
+            done(None)
+        for number in numbers:
+            self.shards[number].barriers.add(one_done, self.now + limits.COMMAND_DEADLINE_S)
+        self._touch()
+
+    def bus(self, channel: bytes) -> Bus:
+        return self.shards[self._map.shard_of(channel)].replica.bus
+
+    def shard_of(self, channel: bytes) -> int:
+        return self._map.shard_of(channel)
+
+    def ask_peers(self, question: bytes, done: Callable[[list[bytes]], None]) -> None:
+        self.questions.ask(self.peers, question, self.now + limits.COMMAND_DEADLINE_S, done)
+        self._touch()
+
+    def time(self) -> float:
+        return self.now
+
+    def wall_ms(self) -> int:
+        return self._wall_ms
+
+    def schedule(self, at: float, callback: Callable[[], None]) -> Timer:
+        timer = self.timers.schedule(at, callback)
+        self._touch()
+        return timer
+
+    def authenticate(self, user: str, password: bytes) -> bool:
+        return self._access.authenticate(user, password)
+
+    def has_users(self) -> bool:
+        return self._access.has_users()
+
+    def config(self) -> Mapping[str, str]:
+        return self._access.config()
+
+    def status(self) -> dict[str, object]:
+        return status_of(self)
+
+    def unready(self) -> list[str]:
+        """Why this node cannot serve writes now; empty when it can."""
+        return unready_reasons(self)
+
+    def invariants(self) -> None:
+        for shard in self.shards:
+            shard.invariants()

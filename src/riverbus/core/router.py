@@ -1,0 +1,187 @@
+"""A node's own publishes to one shard, from the session that asks to the outcome: the origin's side of a proposal.
+
+Publishes wait in a queue until the shard has a leader to go to; those of a turn then travel as one batch, known by
+(origin, seq), to the local replica or to the leading node. The outcome is learned from the log itself, as this node's
+replica applies it; the leader only says where the batch stands in it, or that it does not:
+
+- applied here: published;
+- another entry applied at the (index, term) that the leader named, or the leader refused: not accepted;
+- abandoned (its connection is gone) or out of time while still in the queue: not accepted;
+- out of time after it left the queue: the outcome is unknown. It is never sent a second time.
+
+Leaves to others: the leader's side (replica.py), and who leads (engine.py tells).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from riverbus import limits
+from riverbus.core.bus import RunResult
+from riverbus.core.entries import BatchBuilder
+from riverbus.core.ports import Published
+from riverbus.messages import BusError, DiskFull, NotAccepted, OutcomeUnknown, Overloaded
+
+_FRAMING_BYTES = 16  # of a message in an entry, at most
+_ERRORS: dict[str, type[BusError]] = {error.code: error for error in (NotAccepted, DiskFull, Overloaded)}
+
+
+class _Waiting:
+    """A publish in the queue."""
+
+    __slots__ = ("channel", "deadline", "kind", "charge_bytes", "payloads", "waiter")
+
+    def __init__(
+        self, channel: bytes, kind: int, payloads: list[bytes], charge_bytes: int, waiter: Published, deadline: float
+    ) -> None:
+        self.channel = channel
+        self.kind = kind
+        self.payloads = payloads
+        self.charge_bytes = charge_bytes
+        self.waiter = waiter
+        self.deadline = deadline
+
+
+class _Batch:
+    """A batch that left the queue. `runs[i]` are the waiters of its i-th run, each with its offset in that run."""
+
+    __slots__ = ("deadline", "charge_bytes", "runs", "seq")
+
+    def __init__(self, seq: int, deadline: float) -> None:
+        self.seq = seq
+        self.deadline = deadline
+        self.charge_bytes = 0
+        self.runs: list[list[tuple[Published, int]]] = []
+
+    def fail(self, error: BusError) -> None:
+        for run in self.runs:
+            for waiter, _ in run:
+                waiter.failed(error)
+
+
+class Route:
+    """One node's publishes to one shard. `seqs` gives batch numbers, rising over all routes of the node."""
+
+    def __init__(self, origin: int, next_seq: Callable[[], int]) -> None:
+        self._origin = origin
+        self._next_seq = next_seq
+        self._queue: deque[_Waiting] = deque()
+        self._flying: dict[int, _Batch] = {}  # in order of seq, and so of deadline
+        self._at_index: dict[int, list[int]] = {}  # log index that the leader named -> seqs
+        self._blind_until = 0  # a snapshot hid what the log held up to here
+        self.pending_bytes = 0
+        self.unknown_outcomes = 0
+
+    # --- towards the leader ---------------------------------------------------------------------------------------
+
+    def submit(self, channel: bytes, kind: int, payloads: list[bytes], waiter: Published, deadline: float) -> None:
+        # An empty payload still takes room in the entry, so its framing is charged too.
+        charge_bytes = sum(map(len, payloads)) + _FRAMING_BYTES * len(payloads) + len(channel)
+        self.pending_bytes += charge_bytes
+        self._queue.append(_Waiting(channel, kind, payloads, charge_bytes, waiter, deadline))
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._queue)
+
+    def next_batch(self) -> tuple[int, bytes] | None:
+        """Take from the queue what fits one entry: (seq, batch). None when nothing worth proposing is left."""
+        queue = self._queue
+        while queue:
+            batch = _Batch(self._next_seq(), queue[0].deadline)
+            builder = BatchBuilder(self._origin)
+            self._fill(batch, builder)
+            if batch.runs:
+                self._flying[batch.seq] = batch
+                return batch.seq, builder.finish(batch.seq)
+        return None
+
+    def _fill(self, batch: _Batch, builder: BatchBuilder) -> None:
+        queue = self._queue
+        while queue:
+            waiting = queue[0]
+            if batch.charge_bytes and batch.charge_bytes + waiting.charge_bytes > limits.ENTRY_BYTES_TARGET:
+                break
+            queue.popleft()
+            if waiting.waiter.is_abandoned():
+                self.pending_bytes -= waiting.charge_bytes
+                waiting.waiter.failed(NotAccepted("the connection was closed before the command was proposed"))
+                continue
+            batch.charge_bytes += waiting.charge_bytes
+            run, offset = builder.add_run(waiting.channel, waiting.kind, waiting.payloads)
+            if run == len(batch.runs):
+                batch.runs.append([])
+            batch.runs[run].append((waiting.waiter, offset))
+
+    # --- outcomes -------------------------------------------------------------------------------------------------
+
+    def on_proposed(self, seq: int, index: int, applied_index: int) -> None:
+        """The leader put the batch at `index`. If that was applied here before, another entry stands there."""
+        if seq not in self._flying:
+            return
+        if index > applied_index:
+            self._at_index.setdefault(index, []).append(seq)
+        elif index > self._blind_until:
+            self._fail(seq, NotAccepted("the leader changed before the command was replicated"))
+        else:
+            self._fail(seq, OutcomeUnknown("the node was too far behind to see the outcome"))
+
+    def on_rejected(self, seq: int, code: str, reason: str) -> None:
+        self._fail(seq, _ERRORS.get(code, NotAccepted)(reason))
+
+    def on_applied(self, seq: int, results: list[RunResult], receivers: Callable[[RunResult], int]) -> None:
+        """The batch is in the state machine: tell each waiter its id. `receivers` counts a run's local subscribers."""
+        batch = self._flying.pop(seq, None)
+        if batch is None:
+            return
+        self.pending_bytes -= batch.charge_bytes
+        for result, waiters in zip(results, batch.runs, strict=True):
+            if result.error is not None or result.first is None:
+                error = result.error or NotAccepted("refused")
+                for waiter, _ in waiters:
+                    waiter.failed(error)
+                continue
+            count = receivers(result)
+            first = result.first
+            for waiter, offset in waiters:
+                waiter.published(first.plus(offset) if offset else first, count)
+
+    def on_entry(self, index: int) -> None:
+        """Entry `index` was applied, its batches told. One that the leader had put there and is not in it is lost."""
+        named = self._at_index.pop(index, None)
+        if named is not None:
+            for seq in named:
+                self._fail(seq, NotAccepted("the leader changed before the command was replicated"))
+
+    def on_snapshot(self, index: int) -> None:
+        """A snapshot replaced the log up to `index`: whether batches named below it are in it cannot be told."""
+        self._blind_until = index
+        for known in [i for i in self._at_index if i <= index]:
+            for seq in self._at_index.pop(known):
+                self._fail(seq, OutcomeUnknown("the node was too far behind to see the outcome"))
+
+    def expire(self, now: float) -> None:
+        while self._queue and self._queue[0].deadline <= now:
+            waiting = self._queue.popleft()
+            self.pending_bytes -= waiting.charge_bytes
+            waiting.waiter.failed(NotAccepted("no leader in reach: the cluster has no majority; retry is safe"))
+        while self._flying:
+            batch = next(iter(self._flying.values()))
+            if batch.deadline > now:
+                break
+            self.unknown_outcomes += 1
+            self._fail(batch.seq, OutcomeUnknown("not confirmed in time: the message may or may not be accepted"))
+
+    def _fail(self, seq: int, error: BusError) -> None:
+        batch = self._flying.pop(seq, None)
+        if batch is not None:
+            self.pending_bytes -= batch.charge_bytes
+            batch.fail(error)
+
+    def invariants(self) -> None:
+        assert self.pending_bytes == sum(w.charge_bytes for w in self._queue) + sum(
+            b.charge_bytes for b in self._flying.values()
+        )
+        seqs = list(self._flying)
+        assert seqs == sorted(seqs)

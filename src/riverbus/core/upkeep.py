@@ -1,0 +1,111 @@
+"""What a node does about itself, unasked, once a second: spread leaders, agree on rules, let time pass in idle shards.
+
+- Leadership of a shard goes to its preferred node once that is in reach and has caught up, and away from a node whose
+  disk is full.
+- The channel rules are replicated state: a new leader whose configuration differs from them proposes its own, so that
+  all replicas trim alike whatever their files say.
+- A shard that has messages to expire but no traffic gets an entry that carries nothing but the time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from riverbus import limits
+from riverbus.core.entries import BatchBuilder
+from riverbus.core.rules import rules_to_bytes
+from riverbus.peer_messages import Health
+
+if TYPE_CHECKING:
+    from riverbus.core.engine import Engine
+    from riverbus.core.shard import Shard
+
+_PERIOD_S = 1.0
+_SETTLED_S = 3.0  # a leader, and a link, must have lasted this long before leadership is moved
+_CAUGHT_UP_ENTRIES = 100
+
+
+class Upkeep:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._next_at = 0.0
+        self._unwritable: set[int] = set()
+        self._up_since: dict[int, float] = {}
+        self._leads_since: dict[int, float] = {}
+        self._rules = rules_to_bytes(engine.settings.rules)
+        self._rules_proposed: dict[int, int] = {}  # shard -> term in which this leader proposed its rules
+        self._clock_entry_at: dict[int, float] = {}
+
+    def on_health(self, peer: int, is_writable: bool) -> None:
+        if is_writable:
+            self._unwritable.discard(peer)
+        else:
+            self._unwritable.add(peer)
+
+    def on_peer_down(self, peer: int) -> None:
+        self._up_since.pop(peer, None)
+        self._unwritable.discard(peer)
+
+    def on_tick(self) -> None:
+        engine = self._engine
+        if engine.now < self._next_at:
+            return
+        self._next_at = engine.now + _PERIOD_S
+        for peer in engine.peers:
+            if engine.links.is_up(peer):
+                self._up_since.setdefault(peer, engine.now)
+                engine.links.send(peer, Health(not engine.is_disk_full))
+        for shard in engine.shards:
+            if not shard.replica.is_leader:
+                self._leads_since.pop(shard.number, None)
+                continue
+            self._leads_since.setdefault(shard.number, engine.now)
+            self._maybe_propose_rules(shard)
+            self._maybe_propose_clock(shard)
+            self._maybe_transfer(shard)
+
+    def _maybe_propose_rules(self, shard: Shard) -> None:
+        replica = shard.replica
+        if not replica.has_committed_in_term or self._rules_proposed.get(shard.number) == replica.term:
+            return
+        self._rules_proposed[shard.number] = replica.term
+        if rules_to_bytes(replica.bus.rules) != self._rules:
+            builder = BatchBuilder(self._engine.settings.origin)
+            builder.add_rules(self._rules)
+            replica.submit(None, 0, builder.finish(0))
+
+    def _maybe_propose_clock(self, shard: Shard) -> None:
+        engine, bus = self._engine, shard.replica.bus
+        expiry_ms = bus.next_expiry_ms()
+        if expiry_ms is None or expiry_ms > engine.wall_ms():
+            return
+        has_backlog = expiry_ms <= bus.time_ms  # one entry sweeps a bounded part
+        if has_backlog or engine.now - self._clock_entry_at.get(shard.number, 0.0) >= limits.CLOCK_ENTRY_S:
+            self._clock_entry_at[shard.number] = engine.now
+            shard.replica.want_clock_entry()
+
+    def _maybe_transfer(self, shard: Shard) -> None:
+        engine, replica = self._engine, shard.replica
+        if engine.now - self._leads_since[shard.number] < _SETTLED_S:
+            return
+        preferred = engine.settings.preferred_leader(shard.number)
+        candidates = [preferred] if preferred != engine.settings.node else []
+        if engine.is_disk_full:
+            candidates = [preferred, *engine.peers]
+        for peer in candidates:
+            if peer != engine.settings.node and self._is_fit(peer, shard):
+                replica.raft.transfer(peer)
+                replica.advance()
+                return
+
+    def _is_fit(self, peer: int, shard: Shard) -> bool:
+        """Can the peer take over now: in reach for a while, disk not full, its log nearly ours?"""
+        engine = self._engine
+        up_since = self._up_since.get(peer)
+        if up_since is None or engine.now - up_since < _SETTLED_S or peer in self._unwritable:
+            return False
+        status = shard.replica.raft.status()
+        progress = status["progress"]
+        assert isinstance(progress, dict)
+        matched = progress.get(peer, {}).get("matched", 0)
+        return bool(matched + _CAUGHT_UP_ENTRIES >= shard.replica.applied_index)
