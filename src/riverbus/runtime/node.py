@@ -1,0 +1,300 @@
+"""The composition root: one node of the real world. Everything is made here, given what it needs, and started in order.
+
+`Node.start` opens the data directory and the log, links up with the other nodes, and, once the cluster is founded, brings
+up the engine and lets clients in. The admin endpoints answer from the first moment on, so that a node that waits can say
+for what. The engine's inputs, all on the loop: the log's eventfd, peers' messages, clients' bytes, a tick, its timers.
+
+An error of our own (a broken invariant, a poisoned raft, a disk that failed) ends in `_on_fault`: the process says what
+happened and stops at once. It never goes on with a state that it cannot trust.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random, SystemRandom
+
+import structlog
+
+from riverbus import limits
+from riverbus._native import Log
+from riverbus.core.engine import Engine
+from riverbus.core.rules import ChannelRule, Rules
+from riverbus.core.shard import Settings
+from riverbus.peer_messages import PeerMessage
+from riverbus.runtime.admin import AdminServer
+from riverbus.runtime.clients import ClientServer
+from riverbus.runtime.config import Config
+from riverbus.runtime.identity import open_identity
+from riverbus.runtime.peers import PeerLinks
+from riverbus.runtime.security import Accounts, client_context, read_secret, server_context
+from riverbus.runtime.snapshots import SnapshotStore
+from riverbus.runtime.turn import LagProbe, Turn
+
+log = structlog.get_logger("riverbus.node")
+
+_DISK_LOOK_S = 1.0
+
+
+class NodeFailure(Exception):
+    """Why the node stopped by itself, in words for an operator."""
+
+
+def rules_of(config: Config) -> Rules:
+    """The channel rules that the configuration asks for; what a rule leaves out is as in [history]."""
+    default = config.history
+    channels = tuple(
+        ChannelRule(
+            match=channel.match,
+            count=default.count if channel.history.count is None else channel.history.count,
+            age_ms=default.age if channel.history.age is None else channel.history.age,
+            bytes=default.bytes if channel.history.bytes is None else channel.history.bytes,
+        )
+        for channel in config.channel
+    )
+    return Rules(
+        channels=channels,
+        default=ChannelRule(count=default.count, age_ms=default.age, bytes=default.bytes),
+        shard_bytes_max=max(1, config.limits.retained // config.node.shards),
+    )
+
+
+class Node:
+    """`await start()`, then `await run()` until `stop()` or a failure, then `await close()`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.data: Path = config.node.data
+        self.engine: Engine | None = None
+        self._loop = asyncio.get_running_loop()
+        self._stopped: asyncio.Future[None] = self._loop.create_future()
+        self._loop.set_exception_handler(self._on_loop_exception)
+        self.turn = Turn(self._loop, self._begin_turn, self._end_turn)
+        self.lag = LagProbe(self._loop)
+        self.accounts = Accounts(config)
+        self.links: PeerLinks | None = None
+        self.clients: ClientServer | None = None
+        self._identity = None
+        self._log: Log | None = None
+        self._admin = AdminServer(self)
+        self._snapshots: SnapshotStore | None = None
+        self._handles: list[asyncio.TimerHandle] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._ticks_due = 0.0
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Come up; returns when clients can connect. Raises OSError, IdentityError, LogError, ConfigError."""
+        config = self.config
+        peers = {number: address for number, address in config.members.items() if number != config.node.id}
+        self.data.mkdir(parents=True, exist_ok=True)
+        self._identity = open_identity(self.data, config.node.id, config.node.shards, tuple(config.members))
+        await self._admin.start()
+        self._snapshots = SnapshotStore(self._loop, self.data)
+        self.links = PeerLinks(
+            self._loop,
+            self._identity,
+            read_secret(config.node.secret_file) if config.node.secret_file or peers else b"",
+            config.peer_listen,
+            peers,
+            self,
+            Random(SystemRandom().getrandbits(64)),
+            server_ssl=server_context(config.peer.tls),
+            client_ssl=client_context(config.peer.tls),
+            snapshots=self._snapshots,
+        )
+        if peers:
+            await self.links.start()
+            waiting = asyncio.ensure_future(self.links.wait_bootstrapped())
+            await asyncio.wait([waiting, self._stopped], return_when=asyncio.FIRST_COMPLETED)
+            if self._stopped.done():
+                waiting.cancel()
+                self._stopped.result()
+                return
+        elif not self._identity.is_bootstrapped:
+            self._identity.bootstrap({config.node.id: self._identity.incarnation})
+        self._open_engine()
+        self.clients = ClientServer(self)
+        await self.clients.start()
+        log.info("node started", node=config.node.id, resp=str(config.resp.listen), data=str(self.data))
+
+    def _open_engine(self) -> None:
+        config = self.config
+        assert self.links is not None and self._snapshots is not None
+        random = SystemRandom()
+        self._log = Log.open(str(self.data / "log"))
+        settings = Settings(
+            node=config.node.id,
+            voters=tuple(config.members),
+            shards=config.node.shards,
+            rules=rules_of(config),
+            origin=random.getrandbits(64),
+            seed=random.getrandbits(64),
+        )
+        self.engine = Engine(settings, self._log, self.links, self._snapshots, self.accounts, self.turn.touch)
+        self._loop.add_reader(self._log.fileno(), self._on_log)
+        for peer in self.engine.peers:
+            if self.links.is_up(peer):
+                self.engine.on_peer_up(peer)
+        if not self.engine.peers:
+            for shard in self.engine.shards:
+                shard.replica.raft.campaign()
+                shard.replica.advance()
+        self._look_at_disk()
+        self._ticks_due = self._loop.time() + limits.TICK_S
+        self._handles.append(self._loop.call_at(self._ticks_due, self._on_tick))
+        self.turn.touch()
+
+    async def run(self) -> None:
+        """Until `stop`, or raises NodeFailure."""
+        await self._stopped
+
+    def stop(self) -> None:
+        if not self._stopped.done():
+            self._stopped.set_result(None)
+
+    async def close(self) -> None:
+        """Let go of everything; what was acknowledged is on disk already."""
+        self.lag.stop()
+        for handle in self._handles:
+            handle.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.clients is not None:
+            await self.clients.close()
+        if self.links is not None:
+            self.links.close()
+            await self.links.wait_closed()
+        if self._log is not None:
+            self._loop.remove_reader(self._log.fileno())
+            self.engine = None
+            self._log.close()
+        if self._snapshots is not None:
+            self._snapshots.close()
+        await self._admin.close()
+        if self._identity is not None:
+            self._identity.close()
+
+    # --- the turn ---------------------------------------------------------------------------------------------------
+
+    def _begin_turn(self) -> None:
+        if self.engine is not None:
+            self.engine.begin_turn(self._loop.time(), time.time_ns() // 1_000_000)
+
+    def _end_turn(self) -> None:
+        engine = self.engine
+        if engine is None:
+            return
+        engine.on_timers()
+        engine.end_turn()
+        assert self.links is not None
+        self.links.flush()
+        if self.clients is not None:
+            self.clients.flush()
+        next_at = engine.timers.next_at()
+        if next_at is not None and (self._timer is None or next_at < self._timer_at):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = next_at
+            self._timer = self._loop.call_at(next_at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.turn.enter()
+
+    def _on_tick(self) -> None:
+        engine = self.engine
+        if engine is None:
+            return
+        self.turn.enter()
+        engine.on_tick()
+        # After a stall one tick, not the ones that were missed: a stall must not become an election.
+        self._ticks_due = max(self._ticks_due + limits.TICK_S, self._loop.time() + limits.TICK_S / 2)
+        self._handles[0] = self._loop.call_at(self._ticks_due, self._on_tick)
+
+    def _on_log(self) -> None:
+        if self.engine is not None:
+            self.turn.enter()
+            self.engine.on_log()
+
+    def _look_at_disk(self) -> None:
+        if self.engine is None:
+            return
+        room = os.statvfs(self.data)
+        is_full = room.f_bavail * room.f_frsize < self.config.limits.disk_reserve
+        if is_full != self.engine.is_disk_full:
+            if is_full:
+                log.error("the disk is full: publishes are refused", free_bytes=room.f_bavail * room.f_frsize)
+            else:
+                log.info("the disk has room again: publishes are taken")
+        self.engine.on_disk_room(is_full)
+        handle = self._loop.call_later(_DISK_LOOK_S, self._look_at_disk)
+        self._handles[1:] = [handle]
+
+    # --- peers tell (PeerHandler) -----------------------------------------------------------------------------------
+
+    def on_bootstrapped(self) -> None:
+        log.info("the cluster is founded", node=self.config.node.id)
+
+    def on_up(self, peer: int) -> None:
+        if self.engine is not None:
+            self.turn.enter()
+            self.engine.on_peer_up(peer)
+
+    def on_down(self, peer: int) -> None:
+        if self.engine is not None:
+            self.turn.enter()
+            self.engine.on_peer_down(peer)
+
+    def on_messages(self, peer: int, messages: list[PeerMessage]) -> None:
+        if self.engine is None:
+            return  # Raft bears a lost message; a batch is answered with silence, and so unknown
+        self.turn.enter()
+        self.engine.on_messages(peer, messages)
+
+    def on_refused(self, reason: str, fatal: bool) -> None:
+        if fatal:
+            self._fail(reason)
+
+    # --- what cannot go on ------------------------------------------------------------------------------------------
+
+    def _on_loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """Anything that a callback let through is our own fault: stop, with its traceback in the log."""
+        error = context.get("exception")
+        log.critical(
+            "the node stops: " + str(context.get("message", "an error that nobody handled")),
+            error=repr(error),
+            exc_info=error if isinstance(error, BaseException) else None,
+        )
+        self._fail(f"{type(error).__name__}: {error}" if error is not None else str(context.get("message")))
+
+    def _fail(self, reason: str) -> None:
+        self.engine = None  # nothing more is applied, answered or proposed by a node that does not trust itself
+        if not self._stopped.done():
+            self._stopped.set_exception(NodeFailure(reason))
+
+    # --- what others look at ----------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, object]:
+        return {} if self.engine is None else self.engine.status()
+
+    def unready(self) -> list[str]:
+        if self.engine is None:
+            return ["waiting for the other nodes: the cluster is not founded yet, or this node is starting"]
+        return self.engine.unready()
+
+
+async def serve(config: Config, on_started: Callable[[Node], None]) -> None:
+    """Run a node until it is told to stop. Raises what `start` and `run` raise, after everything is let go of."""
+    node = Node(config)
+    try:
+        await node.start()
+        on_started(node)
+        await node.run()
+    finally:
+        await node.close()
