@@ -37,8 +37,7 @@ class Log:
 
     def __init__(self, route: Route) -> None:
         self.route = route
-        self.bus = Bus(Rules())
-        self.bus.advance(5)
+        self.bus = Bus(Rules(), 5)
 
     def apply(self, *batches: bytes) -> int:
         index = self.bus.applied_index + 1

@@ -4,7 +4,7 @@ The two worlds run this class: `runtime/node.py` with real sockets and the real 
 the same: give it inputs (`on_tick`, `on_messages`, `on_log`, and commands through `sessions`), each after `begin_turn`;
 and call `end_turn` when a turn's inputs are in. `touch` is called by the engine when it wants a turn that no input
 would bring. At the end of a turn, in this order: publishes go to their leaders, the shards led here propose what
-gathered, every replica advances, and the log is flushed once.
+gathered, every replica advances, the log is flushed once, and what was applied is delivered.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Engine:
             try:
                 if type(message) is RaftMessage:
                     shard = self._shard(message.shard)
-                    if Raft.peek(message.data)[1] == _MSG_SNAPSHOT:
+                    if Raft.peek(message.data)[0] == _MSG_SNAPSHOT:
                         shard.install.on_raft_snapshot(peer, message.data)
                     else:
                         shard.replica.raft.step(message.data, peer)
@@ -201,7 +201,7 @@ class Engine:
             shard.install.on_turn()
             wants_more = wants_more or shard.keeper.is_busy or shard.install.is_busy
         self.flushed_batch = self.log.flush()
-        self.fanout.spill()
+        self.sessions.end_turn()
         if wants_more:
             self._touch()
 
@@ -222,10 +222,10 @@ class Engine:
 
     # --- replicas tell (Host) ---------------------------------------------------------------------------------------
 
-    def on_applied(self, replica: Replica, index: int, applied: Applied | None) -> None:
+    def on_applied(self, replica: Replica, index: int, applied: Applied) -> None:
         shard = self.shards[replica.shard]
         origin = self.settings.origin
-        for batch in () if applied is None else applied.results:
+        for batch in applied.results:
             if batch.origin == origin:
                 # Replies first: a publisher that also subscribes sees its message after the reply.
                 shard.route.on_applied(batch.seq, batch.runs, self._receivers)
@@ -251,12 +251,12 @@ class Engine:
         self._routes_dirty.add(replica.shard)
         self._touch()
 
-    def on_snapshot_installed(self, replica: Replica, index: int) -> None:
+    def on_snapshot_installed(self, replica: Replica, old: Bus) -> None:
         shard = self.shards[replica.shard]
-        shard.keeper.on_installed(index)
-        shard.route.on_snapshot(index)
+        shard.keeper.on_installed(replica.applied_index)
+        shard.route.on_snapshot(replica.applied_index)
         shard.barriers.on_applied()
-        self.sessions.on_state_replaced(replica.shard)
+        self.sessions.on_state_replaced(replica.shard, old, replica.bus)
 
     # --- sessions ask (Backend) -------------------------------------------------------------------------------------
 

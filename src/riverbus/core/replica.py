@@ -32,9 +32,7 @@ _ENTRY_FRAMING_BYTES = 32  # what an entry costs in the log besides its data, ab
 class Host(Protocol):
     """What a replica needs of the engine that holds it."""
 
-    def on_applied(self, replica: Replica, index: int, applied: Applied | None) -> None:
-        """None for an entry of Raft's own: a new leader's empty one, a change of membership."""
-        ...
+    def on_applied(self, replica: Replica, index: int, applied: Applied) -> None: ...
 
     def on_proposed(self, shard: int, seq: int, index: int) -> None: ...
 
@@ -44,7 +42,7 @@ class Host(Protocol):
 
     def on_leader(self, replica: Replica) -> None: ...
 
-    def on_snapshot_installed(self, replica: Replica, index: int) -> None: ...
+    def on_snapshot_installed(self, replica: Replica, old: Bus) -> None: ...
 
 
 class Replica:
@@ -165,21 +163,16 @@ class Replica:
             # The kind comes before emptiness: leaving a joint configuration is a conf change with no data.
             if kind == ENTRY_CONF_CHANGE:
                 self.raft.apply_conf(index, kind, data)
-                self.bus.advance(index)
-                self._host.on_applied(self, index, None)
-            elif not data:
-                self.bus.advance(index)
-                self._host.on_applied(self, index, None)
-            else:
-                self._host.on_applied(self, index, self.bus.apply(index, data))
+                data = b""
+            self._host.on_applied(self, index, self.bus.apply(index, data))
         self.raft.applied(self.applied_index)
 
     def _install(self, index: int) -> None:
         """The raft took a snapshot whose state was restored beforehand: from here on this is the state."""
-        self.bus = self._take_restored(index)
+        old, self.bus = self.bus, self._take_restored(index)
         self.applied_index = index
         assert self.bus.applied_index == index, "a snapshot's state must be at the snapshot's index"
-        self._host.on_snapshot_installed(self, index)
+        self._host.on_snapshot_installed(self, old)
 
     def invariants(self) -> None:
         assert self.bus.applied_index == self.applied_index

@@ -13,8 +13,8 @@ from riverbus._native import BadMessage, Raft
 from riverbus.core.bus import Bus
 from riverbus.core.ports import Snapshots
 from riverbus.core.replica import Replica
-from riverbus.core.restore import BusRestore
-from riverbus.core.snapshot import DamagedSnapshot
+from riverbus.core.rules import Rules
+from riverbus.core.snapshot import BusRestore, DamagedSnapshot
 from riverbus.peer_messages import PeerMessage, SnapshotStatus
 
 

@@ -18,7 +18,7 @@ from riverbus import limits
 from riverbus._native import Log
 from riverbus.core.ports import SnapshotFile, Snapshots
 from riverbus.core.replica import Replica
-from riverbus.core.snapshot import SnapshotWriter
+from riverbus.core.snapshot_writer import SnapshotWriter
 
 META_KEY = b"snapshot"
 _BACKLOG_BYTES_MAX = 8 * limits.MIB  # queued for the file and not yet written: then no slice is made

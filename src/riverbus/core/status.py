@@ -33,7 +33,7 @@ def shard_status(shard: Shard) -> dict[str, object]:
         "snapshots_installed": shard.install.installed,
         "snapshot_failure": shard.keeper.last_failure or shard.install.last_failure,
         "hash": replica.bus.running_hash.hex(),
-        "channels": replica.bus.channels,
+        "channels": replica.bus.channel_count,
         "messages": replica.bus.retained_messages,
         "bytes": replica.bus.retained_bytes,
         "pending_bytes": shard.route.pending_bytes,

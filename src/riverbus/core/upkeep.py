@@ -76,7 +76,7 @@ class Upkeep:
 
     def _maybe_propose_clock(self, shard: Shard) -> None:
         engine, bus = self._engine, shard.replica.bus
-        expiry_ms = bus.next_expiry_ms()
+        expiry_ms = bus.next_expiry_ms
         if expiry_ms is None or expiry_ms > engine.wall_ms():
             return
         has_backlog = expiry_ms <= bus.time_ms  # one entry sweeps a bounded part

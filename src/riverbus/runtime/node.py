@@ -18,6 +18,7 @@ from pathlib import Path
 from random import Random, SystemRandom
 
 import structlog
+from pydantic import SecretStr
 
 from riverbus import limits
 from riverbus._native import Log
@@ -26,13 +27,15 @@ from riverbus.core.rules import ChannelRule, Rules
 from riverbus.core.shard import Settings
 from riverbus.peer_messages import PeerMessage
 from riverbus.runtime.admin import AdminServer
-from riverbus.runtime.clients import ClientServer
+from riverbus.runtime.clients import ClientServer, descriptor_budget
 from riverbus.runtime.config import Config
-from riverbus.runtime.identity import open_identity
+from riverbus.runtime.identity import Identity, open_identity
+from riverbus.runtime.metrics import Metrics
 from riverbus.runtime.peers import PeerLinks
 from riverbus.runtime.security import Accounts, client_context, read_secret, server_context
 from riverbus.runtime.snapshots import SnapshotStore
 from riverbus.runtime.turn import LagProbe, Turn
+from riverbus.wire.encoders import Resp2Encoder, Resp3Encoder
 
 log = structlog.get_logger("riverbus.node")
 
@@ -77,9 +80,16 @@ class Node:
         self.accounts = Accounts(config)
         self.links: PeerLinks | None = None
         self.clients: ClientServer | None = None
-        self._identity = None
+        self._identity: Identity | None = None
         self._log: Log | None = None
-        self._admin = AdminServer(self)
+        metrics = Metrics(
+            self.status,
+            {
+                "riverbus_turn_end_seconds": ("time taken by the end of a turn of the loop", self.turn.durations),
+                "riverbus_loop_lag_seconds": ("how late the loop is with what is due", self.lag.lags),
+            },
+        )
+        self._admin = AdminServer(self, metrics.render, _secret_text(config.admin.token))
         self._snapshots: SnapshotStore | None = None
         self._handles: list[asyncio.TimerHandle] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -94,7 +104,7 @@ class Node:
         peers = {number: address for number, address in config.members.items() if number != config.node.id}
         self.data.mkdir(parents=True, exist_ok=True)
         self._identity = open_identity(self.data, config.node.id, config.node.shards, tuple(config.members))
-        await self._admin.start()
+        await self._admin.start(config.admin.listen)
         self._snapshots = SnapshotStore(self._loop, self.data)
         self.links = PeerLinks(
             self._loop,
@@ -119,8 +129,14 @@ class Node:
         elif not self._identity.is_bootstrapped:
             self._identity.bootstrap({config.node.id: self._identity.incarnation})
         self._open_engine()
-        self.clients = ClientServer(self)
-        await self.clients.start()
+        assert self.engine is not None
+        self.clients = ClientServer(
+            self.engine.sessions,
+            self.turn,
+            (Resp2Encoder(), Resp3Encoder()),
+            descriptor_budget(config.limits.sessions),
+        )
+        await self.clients.listen(config.resp.listen, server_context(config.tls))
         log.info("node started", node=config.node.id, resp=str(config.resp.listen), data=str(self.data))
 
     def _open_engine(self) -> None:
@@ -287,6 +303,10 @@ class Node:
         if self.engine is None:
             return ["waiting for the other nodes: the cluster is not founded yet, or this node is starting"]
         return self.engine.unready()
+
+
+def _secret_text(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 async def serve(config: Config, on_started: Callable[[Node], None]) -> None:

@@ -78,7 +78,8 @@ class SimConnection:
         self.is_reading = True
         unread, self._unread, self._unread_bytes = self._unread, [], 0
         for data in unread:
-            self._parse(data)
+            if self.is_open:  # else the program has moved on to another connection
+                self._parse(data)
         if self._is_blocked and self.is_open and self._is_node_up():
             self._is_blocked = False
             self.node.input()

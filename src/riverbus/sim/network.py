@@ -9,7 +9,7 @@ bear that, whatever carries it. All bytes pass through wire/frames, as in the re
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from riverbus.peer_messages import PeerMessage, RaftMessage
 from riverbus.sim.clock import Clock
@@ -118,7 +118,7 @@ class Network:
     def _deliver(self, source: int, target: int, frame: bytes) -> None:
         decoder = FrameDecoder(LINK)
         decoder.feed(frame)
-        self._nodes[target].on_messages(source, decoder.drain())
+        self._nodes[target].on_messages(source, cast(list[PeerMessage], decoder.drain()))
 
     def _release(self, source: int, target: int) -> None:
         """After a cut has healed: what was sent meanwhile arrives, in order."""

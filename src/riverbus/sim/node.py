@@ -19,6 +19,7 @@ from riverbus.sim.clock import EPOCH_MS, Clock
 from riverbus.sim.network import Network, SimLinks
 
 TICK_S = 0.1
+_TURNS_PER_WALK = 500  # the state machine checks all of itself that often: it costs what is retained
 
 
 class Disk:
@@ -147,6 +148,7 @@ class SimNode:
         self._has_turn = False
         self._begun_at = -1.0
         self._syncing = False
+        self._turns = 0
         self._missed: list[Callable[[], None]] = []  # events that came while paused
 
     @property
@@ -240,14 +242,16 @@ class SimNode:
         self._flush_sessions(engine)
         self._maybe_sync()
         engine.invariants()
+        self._turns += 1
+        if self._turns % _TURNS_PER_WALK == 0:
+            engine.shards[(self._turns // _TURNS_PER_WALK) % len(engine.shards)].replica.bus.invariants()
         if (next_at := engine.timers.next_at()) is not None and next_at < self.clock.now + TICK_S:
             life = self.life
             self.clock.at(next_at, lambda: self._while_running(self._on_timer) if self.life == life else None)
 
     def _flush_sessions(self, engine: Engine) -> None:
         """What runtime/clients.py does at the end of a turn."""
-        for session in engine.sessions.take_dirty():
-            session.flush()
+        engine.sessions.flush()
 
     def on_client_bytes(self, handle: Callable[[], None]) -> None:
         def event() -> None:
