@@ -15,6 +15,8 @@ from riverbus.core.rules import Rules
 from riverbus.messages import BusError, Kind, MessageId, NotAccepted, OutcomeUnknown
 
 ORIGIN = 77
+LEADER = (1, 6)
+NEXT_LEADER = (2, 7)
 
 
 class Waiter:
@@ -60,8 +62,8 @@ def submit(route: Route, channel: bytes = b"c", payloads: tuple[bytes, ...] = (b
     return waiter
 
 
-def take(route: Route) -> tuple[int, bytes]:
-    batch = route.next_batch()
+def take(route: Route, target: tuple[int, int] = LEADER) -> tuple[int, bytes]:
+    batch = route.next_batch(target)
     assert batch is not None
     return batch
 
@@ -70,7 +72,7 @@ def test_publishes_of_one_channel_share_a_run_and_get_consecutive_ids() -> None:
     route = new_route()
     waiters = [submit(route, payloads=(b"a", b"b")), submit(route), submit(route, channel=b"d"), submit(route)]
     _, batch = take(route)
-    assert route.next_batch() is None
+    assert route.next_batch(LEADER) is None
     Log(route).apply(batch)
     ids = [waiter.outcomes for waiter in waiters]
     assert ids == [[MessageId(1006, 0)], [MessageId(1006, 2)], [MessageId(1006, 0)], [MessageId(1006, 3)]]
@@ -137,7 +139,7 @@ def test_an_abandoned_publish_is_dropped_before_it_is_proposed() -> None:
 def test_nothing_but_abandoned_publishes_makes_no_batch() -> None:
     route = new_route()
     submit(route).abandoned = True
-    assert route.next_batch() is None
+    assert route.next_batch(LEADER) is None
     route.invariants()
 
 
@@ -146,7 +148,7 @@ def test_batches_are_bounded_by_bytes_whatever_the_payloads_size(payload: bytes)
     route = new_route()
     waiters = [submit(route, payloads=(payload,) * 1000) for _ in range(100)]
     log, batches = Log(route), 0
-    while (batch := route.next_batch()) is not None:
+    while (batch := route.next_batch(LEADER)) is not None:
         assert len(batch[1]) < 2 * 1024 * 1024
         log.apply(batch[1])
         batches += 1
@@ -164,7 +166,7 @@ def test_each_waiter_is_told_exactly_once_whatever_happens(actions: list[str]) -
     for action in actions:
         if action == "submit":
             waiters.append(submit(route, deadline=now + 1.0))
-        elif action == "take" and (batch := route.next_batch()) is not None:
+        elif action == "take" and (batch := route.next_batch(LEADER)) is not None:
             taken.append(batch)
         elif action == "apply" and taken:
             seq, batch_bytes = taken.pop(0)
@@ -175,14 +177,50 @@ def test_each_waiter_is_told_exactly_once_whatever_happens(actions: list[str]) -
             route.on_proposed(seq, log.bus.applied_index + 1, log.bus.applied_index)
             log.apply()
         elif action == "reject" and taken:
-            route.on_rejected(taken.pop(0)[0], "CLUSTERDOWN", "no")
+            route.on_rejected(taken.pop(0)[0], "BUSY", "no")
         elif action == "expire":
             now += 0.6
             route.expire(now)
         elif action == "abandon" and waiters:
             waiters[-1].abandoned = True
         route.invariants()
-    route.next_batch()
+    route.next_batch(LEADER)
     route.expire(now + 10)
     assert [len(waiter.outcomes) for waiter in waiters] == [1] * len(waiters)
     assert route.pending_bytes == 0
+
+
+def test_a_batch_refused_by_a_former_leader_goes_to_the_next_one_in_order() -> None:
+    route = new_route()
+    waiters = [submit(route, payloads=(b"1",))]
+    first, _ = take(route)
+    waiters.append(submit(route, payloads=(b"2",)))
+    second, _ = take(route)
+    waiters.append(submit(route, payloads=(b"3",)))
+    route.on_rejected(first, "CLUSTERDOWN", "leads no more")
+    assert route.next_batch(LEADER) is None, "the refused target is not asked again"
+    route.on_rejected(second, "CLUSTERDOWN", "leads no more")
+    log = Log(route)
+    log.apply(take(route, NEXT_LEADER)[1])
+    assert [waiter.outcomes for waiter in waiters] == [[MessageId(1006, seq)] for seq in range(3)]
+
+
+def test_a_refused_batch_is_not_accepted_when_later_ones_went_to_the_next_leader() -> None:
+    route = new_route()
+    early = submit(route)
+    seq, _ = take(route)
+    late = submit(route)
+    _, batch = take(route, NEXT_LEADER)
+    route.on_rejected(seq, "CLUSTERDOWN", "leads no more")
+    Log(route).apply(batch)
+    assert [type(outcome) for outcome in early.outcomes] == [NotAccepted]
+    assert late.outcomes == [MessageId(1006, 0)]
+
+
+def test_what_was_returned_runs_out_of_time_as_not_accepted() -> None:
+    route = new_route()
+    waiter = submit(route)
+    seq, _ = take(route)
+    route.on_rejected(seq, "CLUSTERDOWN", "leads no more")
+    route.expire(1.0)
+    assert [type(outcome) for outcome in waiter.outcomes] == [NotAccepted]

@@ -134,6 +134,7 @@ class Engine:
                 shard.route.on_proposed(seq, index, shard.replica.applied_index)
             case Rejected(number, seq, code, reason):
                 self._shard(number).route.on_rejected(seq, code, reason)
+                self._routes_dirty.add(number)
             case Ask(asked, question):
                 self.links.send(peer, Answer(asked, self.sessions.answer(question)))
             case Answer():
@@ -211,13 +212,14 @@ class Engine:
         if not route.is_waiting:
             return
         if replica.is_leader:
-            while (batch := route.next_batch()) is not None:
+            target = (self.settings.node, replica.term)
+            while (batch := route.next_batch(target)) is not None:
                 if self.is_disk_full:
                     route.on_rejected(batch[0], DiskFull.code, "the disk of the shard's leader is full")
                 else:
                     replica.submit(None, batch[0], batch[1])
         elif replica.leader and self.links.is_up(replica.leader):
-            while (batch := route.next_batch()) is not None:
+            while (batch := route.next_batch((replica.leader, replica.term))) is not None:
                 self.links.send(replica.leader, Forward(shard.number, replica.term, batch[0], batch[1]))
 
     # --- replicas tell (Host) ---------------------------------------------------------------------------------------
@@ -243,6 +245,7 @@ class Engine:
 
     def on_rejected(self, shard: int, seq: int, code: str, reason: str) -> None:
         self.shards[shard].route.on_rejected(seq, code, reason)
+        self._routes_dirty.add(shard)
 
     def on_read_ready(self, shard: int, context: bytes, index: int) -> None:
         self.shards[shard].barriers.on_ready(context, index)

@@ -66,6 +66,7 @@ class Replica:
         self._take_restored = take_restored
         self._submitted: list[tuple[int | None, int, bytes]] = []
         self._wants_clock_entry = False
+        self._is_transferring = False  # leadership is on its way to another: raft takes no proposals meanwhile
 
     # --- inputs -----------------------------------------------------------------------------------------------------
 
@@ -92,6 +93,9 @@ class Replica:
             self._propose_entry(wall_ms, [])
         at = 0
         while at < len(submitted):
+            if self._submitted:  # a transfer began: what is left waits with it
+                self._submitted += submitted[at:]
+                return
             size = len(submitted[at][2])
             end = at + 1
             while end < len(submitted) and size + len(submitted[end][2]) <= limits.ENTRY_BYTES_TARGET:
@@ -107,13 +111,23 @@ class Replica:
             self._reject(submitted, NotAccepted.code, "this node no longer leads the shard")
             return
         except ProposalDropped:
-            self._reject(submitted, Overloaded.code, "too much is waiting to be replicated")
+            if self._is_transferring:
+                self._submitted += submitted
+            else:
+                self._reject(submitted, Overloaded.code, "too much is waiting to be replicated")
             return
+        self._is_transferring = False
         for peer, seq, _ in submitted:
             if peer is None:
                 self._host.on_proposed(self.shard, seq, index)
             else:
                 self._links.send(peer, Proposed(self.shard, seq, index, self.term))
+
+    def transfer(self, peer: int) -> None:
+        """Hand leadership to a peer. What is submitted meanwhile waits; raft gives up after an election timeout."""
+        self._is_transferring = True
+        self.raft.transfer(peer)
+        self.advance()
 
     def _reject(self, submitted: list[tuple[int | None, int, bytes]], code: str, reason: str) -> None:
         for peer, seq, _ in submitted:
@@ -148,6 +162,7 @@ class Replica:
         if term != self.term:
             self.has_committed_in_term = False
         self.role, self.term, self.leader = role, term, leader
+        self._is_transferring = False
         if role != LEADER and self._submitted:
             submitted, self._submitted = self._submitted, []
             self._reject(submitted, NotAccepted.code, "this node no longer leads the shard")

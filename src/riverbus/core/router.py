@@ -5,9 +5,13 @@ Publishes wait in a queue until the shard has a leader to go to; those of a turn
 replica applies it; the leader only says where the batch stands in it, or that it does not:
 
 - applied here: published;
-- another entry applied at the (index, term) that the leader named, or the leader refused: not accepted;
-- abandoned (its connection is gone) or out of time while still in the queue: not accepted;
-- out of time after it left the queue: the outcome is unknown. It is never sent a second time.
+- the leader refused it, for it leads no more: back to the queue, for the next leader;
+- another entry applied at the index that the leader named: not accepted;
+- abandoned (its connection is gone) or out of time while in the queue: not accepted;
+- out of time after it left the queue: the outcome is unknown.
+
+Nothing is ever sent a second time that may be in the log. A refused batch goes back only if nothing behind it went to a
+later leader: else one client's pipelined publishes would change order, and it is not accepted.
 
 Leaves to others: the leader's side (replica.py), and who leads (engine.py tells).
 """
@@ -43,15 +47,20 @@ class _Waiting:
         self.deadline = deadline
 
 
+Target = tuple[int, int]  # a leader: node and term
+
+
 class _Batch:
     """A batch that left the queue. `runs[i]` are the waiters of its i-th run, each with its offset in that run."""
 
-    __slots__ = ("deadline", "charge_bytes", "runs", "seq")
+    __slots__ = ("charge_bytes", "deadline", "items", "runs", "seq", "target")
 
-    def __init__(self, seq: int, deadline: float) -> None:
+    def __init__(self, seq: int, target: Target) -> None:
         self.seq = seq
-        self.deadline = deadline
+        self.target = target
+        self.deadline = 0.0  # of its first item
         self.charge_bytes = 0
+        self.items: list[_Waiting] = []
         self.runs: list[list[tuple[Published, int]]] = []
 
     def fail(self, error: BusError) -> None:
@@ -67,7 +76,11 @@ class Route:
         self._origin = origin
         self._next_seq = next_seq
         self._queue: deque[_Waiting] = deque()
-        self._flying: dict[int, _Batch] = {}  # in order of seq, and so of deadline
+        self._returned: deque[_Waiting] = deque()  # refused by a leader that led no more; before the queue
+        self._target: Target = (0, 0)
+        self._last_sent = 0  # to that target
+        self._refused: Target = (0, 0)  # a target that is known to lead no more
+        self._flying: dict[int, _Batch] = {}  # in order of seq
         self._at_index: dict[int, list[int]] = {}  # log index that the leader named -> seqs
         self._blind_until = 0  # a snapshot hid what the log held up to here
         self.pending_bytes = 0
@@ -83,23 +96,30 @@ class Route:
 
     @property
     def is_waiting(self) -> bool:
-        return bool(self._queue)
+        return bool(self._queue or self._returned)
 
-    def next_batch(self) -> tuple[int, bytes] | None:
-        """Take from the queue what fits one entry: (seq, batch). None when nothing worth proposing is left."""
-        queue = self._queue
-        while queue:
-            batch = _Batch(self._next_seq(), queue[0].deadline)
+    def next_batch(self, target: Target) -> tuple[int, bytes] | None:
+        """Take from the queue what fits one entry: (seq, batch). None when nothing worth proposing is left.
+
+        `target` is the leader that it will go to now.
+        """
+        if target == self._refused:
+            return None
+        if target != self._target:
+            self._target, self._last_sent = target, 0
+        while self._queue or self._returned:
+            batch = _Batch(self._next_seq(), target)
             builder = BatchBuilder(self._origin)
             self._fill(batch, builder)
             if batch.runs:
+                batch.deadline = batch.items[0].deadline
+                self._last_sent = batch.seq
                 self._flying[batch.seq] = batch
                 return batch.seq, builder.finish(batch.seq)
         return None
 
     def _fill(self, batch: _Batch, builder: BatchBuilder) -> None:
-        queue = self._queue
-        while queue:
+        while queue := self._returned or self._queue:
             waiting = queue[0]
             if batch.charge_bytes and batch.charge_bytes + waiting.charge_bytes > limits.ENTRY_BYTES_TARGET:
                 break
@@ -108,6 +128,7 @@ class Route:
                 self.pending_bytes -= waiting.charge_bytes
                 waiting.waiter.failed(NotAccepted("the connection was closed before the command was proposed"))
                 continue
+            batch.items.append(waiting)
             batch.charge_bytes += waiting.charge_bytes
             run, offset = builder.add_run(waiting.channel, waiting.kind, waiting.payloads)
             if run == len(batch.runs):
@@ -128,7 +149,17 @@ class Route:
             self._fail(seq, OutcomeUnknown("the node was too far behind to see the outcome"))
 
     def on_rejected(self, seq: int, code: str, reason: str) -> None:
-        self._fail(seq, _ERRORS.get(code, NotAccepted)(reason))
+        """The leader did not propose the batch, so it is in no log."""
+        batch = self._flying.get(seq)
+        if batch is None:
+            return
+        is_order_kept = batch.target == self._target or self._last_sent < seq
+        if code != NotAccepted.code or not is_order_kept:
+            self._fail(seq, _ERRORS.get(code, NotAccepted)(reason))
+            return
+        del self._flying[seq]
+        self._refused = batch.target
+        self._returned.extend(batch.items)
 
     def on_applied(self, seq: int, results: list[RunResult], receivers: Callable[[RunResult], int]) -> None:
         """The batch is in the state machine: tell each waiter its id. `receivers` counts a run's local subscribers."""
@@ -162,14 +193,12 @@ class Route:
                 self._fail(seq, OutcomeUnknown("the node was too far behind to see the outcome"))
 
     def expire(self, now: float) -> None:
-        while self._queue and self._queue[0].deadline <= now:
-            waiting = self._queue.popleft()
+        while (queue := self._returned or self._queue) and queue[0].deadline <= now:
+            waiting = queue.popleft()
             self.pending_bytes -= waiting.charge_bytes
             waiting.waiter.failed(NotAccepted("no leader in reach: the cluster has no majority; retry is safe"))
-        while self._flying:
-            batch = next(iter(self._flying.values()))
-            if batch.deadline > now:
-                break
+        # A batch that was returned and sent again has a later number than its deadline says, so look at all of them.
+        for batch in [batch for batch in self._flying.values() if batch.deadline <= now]:
             self.unknown_outcomes += 1
             self._fail(batch.seq, OutcomeUnknown("not confirmed in time: the message may or may not be accepted"))
 
@@ -180,8 +209,7 @@ class Route:
             batch.fail(error)
 
     def invariants(self) -> None:
-        assert self.pending_bytes == sum(w.charge_bytes for w in self._queue) + sum(
-            b.charge_bytes for b in self._flying.values()
-        )
+        queued = sum(waiting.charge_bytes for waiting in (*self._returned, *self._queue))
+        assert self.pending_bytes == queued + sum(batch.charge_bytes for batch in self._flying.values())
         seqs = list(self._flying)
         assert seqs == sorted(seqs)

@@ -94,8 +94,7 @@ class Upkeep:
             candidates = [preferred, *engine.peers]
         for peer in candidates:
             if peer != engine.settings.node and self._is_fit(peer, shard):
-                replica.raft.transfer(peer)
-                replica.advance()
+                replica.transfer(peer)
                 return
 
     def _is_fit(self, peer: int, shard: Shard) -> bool:
