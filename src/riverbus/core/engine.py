@@ -65,7 +65,7 @@ class Engine:
             for number in range(settings.shards)
         ]
         self.upkeep = Upkeep(self)
-        self._routes_dirty: set[int] = set()
+        self._dirty: set[int] = set()  # shards that the end of this turn has something to do for
         self._pending_bytes_max = limits.NODE_INFLIGHT_BYTES_MAX
 
     def _next_seq(self) -> int:
@@ -87,6 +87,8 @@ class Engine:
             shard.route.expire(self.now)
             shard.barriers.on_tick(self.now)
             shard.keeper.on_tick(self.now, self.flushed_batch, self.completed_batch)
+            if shard.has_slices or shard.replica.has_submitted:
+                self._mark(shard.number)
         self.upkeep.on_tick()
         self._touch()
 
@@ -134,7 +136,7 @@ class Engine:
                 shard.route.on_proposed(seq, index, shard.replica.applied_index)
             case Rejected(number, seq, code, reason):
                 self._shard(number).route.on_rejected(seq, code, reason)
-                self._routes_dirty.add(number)
+                self._mark(number)
             case Ask(asked, question):
                 self.links.send(peer, Answer(asked, self.sessions.answer(question)))
             case Answer():
@@ -156,6 +158,7 @@ class Engine:
             error = None
         if error is None:
             replica.submit(peer, forward.seq, forward.batch)
+            self._mark(forward.shard)
         else:
             self.links.send(peer, Rejected(forward.shard, forward.seq, error.code, str(error.args[0])))
 
@@ -165,8 +168,8 @@ class Engine:
         return self.shards[number]
 
     def on_peer_up(self, peer: int) -> None:
-        self._routes_dirty.update(range(len(self.shards)))
-        self._touch()
+        for number in range(len(self.shards)):
+            self._mark(number)
 
     def on_peer_down(self, peer: int) -> None:
         for shard in self.shards:
@@ -185,26 +188,31 @@ class Engine:
     # --- the turn's end ---------------------------------------------------------------------------------------------
 
     def end_turn(self) -> None:
-        if self._routes_dirty:
-            dirty, self._routes_dirty = sorted(self._routes_dirty), set()
+        if self._dirty:
+            dirty, self._dirty = sorted(self._dirty), set()
             for number in dirty:
-                self._flush_route(self.shards[number])
-        wants_more = False
-        for shard in self.shards:
-            replica = shard.replica
-            if shard.barriers.is_gathering:
-                shard.barriers.submit(self.now)
-                replica.advance()
-            if replica.has_submitted:
-                replica.propose(self._wall_ms)
-                replica.advance()
-            shard.keeper.on_turn()
-            shard.install.on_turn()
-            wants_more = wants_more or shard.keeper.is_busy or shard.install.is_busy
+                self._end_shard_turn(self.shards[number])
         self.flushed_batch = self.log.flush()
         self.sessions.end_turn()
-        if wants_more:
-            self._touch()
+
+    def _end_shard_turn(self, shard: Shard) -> None:
+        replica = shard.replica
+        self._flush_route(shard)
+        if shard.barriers.is_gathering:
+            shard.barriers.submit(self.now)
+            replica.advance()
+        if replica.has_submitted:
+            replica.propose(self._wall_ms)
+            replica.advance()  # what a transfer of leadership holds up is tried again at the next tick
+        if shard.has_slices:
+            shard.keeper.on_turn()
+            shard.install.on_turn()
+            self._mark(shard.number)
+
+    def _mark(self, number: int) -> None:
+        """The shard has something to do at the end of the turn."""
+        self._dirty.add(number)
+        self._touch()
 
     def _flush_route(self, shard: Shard) -> None:
         """Send what waits to the shard's leader; without one it goes on waiting, until its deadline."""
@@ -245,14 +253,13 @@ class Engine:
 
     def on_rejected(self, shard: int, seq: int, code: str, reason: str) -> None:
         self.shards[shard].route.on_rejected(seq, code, reason)
-        self._routes_dirty.add(shard)
+        self._mark(shard)
 
     def on_read_ready(self, shard: int, context: bytes, index: int) -> None:
         self.shards[shard].barriers.on_ready(context, index)
 
     def on_leader(self, replica: Replica) -> None:
-        self._routes_dirty.add(replica.shard)
-        self._touch()
+        self._mark(replica.shard)
 
     def on_snapshot_installed(self, replica: Replica, old: Bus) -> None:
         shard = self.shards[replica.shard]
@@ -269,8 +276,7 @@ class Engine:
             waiter.failed(Overloaded("too many publishes of this node wait to be committed"))
             return
         self.shards[number].route.submit(channel, kind, payloads, waiter, self.now + limits.COMMAND_DEADLINE_S)
-        self._routes_dirty.add(number)
-        self._touch()
+        self._mark(number)
 
     @property
     def pending_bytes(self) -> int:
@@ -293,7 +299,7 @@ class Engine:
             done(None)
         for number in numbers:
             self.shards[number].barriers.add(one_done, self.now + limits.COMMAND_DEADLINE_S)
-        self._touch()
+            self._mark(number)
 
     def bus(self, channel: bytes) -> Bus:
         return self.shards[self._map.shard_of(channel)].replica.bus

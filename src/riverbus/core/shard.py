@@ -58,6 +58,11 @@ class Shard:
         self.keeper = keeper
         self.install: SnapshotInstall
 
+    @property
+    def has_slices(self) -> bool:
+        """A slice of a snapshot could be written, or read, now."""
+        return self.keeper.is_busy or self.install.is_busy
+
     def invariants(self) -> None:
         """Cheap: for every turn. The state machine's own walk over everything: see `replica.bus.invariants`."""
         self.replica.invariants()
