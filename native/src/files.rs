@@ -1,0 +1,181 @@
+//! The file system beneath raft-engine: plain files, with our own answers to a full disk and to a failed fsync.
+//!
+//! raft-engine answers ENOSPC in a write by starting a new file and a second try, which may fail half-way, and any
+//! fsync error by a panic. So a full disk never reaches it: `no_space` holds the writer thread inside the write
+//! until there is room (or the log is closed). A failed fsync reaches it once; after that no byte is written.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
+
+use crate::writer::WriterState;
+
+const RETRY_EVERY: Duration = Duration::from_millis(100);
+
+pub struct Files {
+    pub state: Arc<WriterState>,
+}
+
+impl WriterState {
+    /// Runs `attempt` until it no longer fails for want of room.
+    fn with_room<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        loop {
+            if self.is_dead.load(Ordering::SeqCst) {
+                return Err(Error::other("the log has failed"));
+            }
+            let error = match attempt() {
+                Ok(value) => {
+                    self.progress().stalled.take();
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            let is_full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
+            if !is_full || !self.waits_for_room.load(Ordering::SeqCst) {
+                return Err(error);
+            }
+            if self.is_closing.load(Ordering::SeqCst) {
+                return Err(Error::other("closed while the disk was full"));
+            }
+            self.progress().stalled = Some(format!("no room on the log's disk: {error}"));
+            std::thread::sleep(RETRY_EVERY);
+        }
+    }
+
+    fn count_sync(&self, began: Instant) {
+        let nanoseconds = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.counters.sync_ns_total.fetch_add(nanoseconds, Ordering::Relaxed);
+        self.counters.sync_ns_max.fetch_max(nanoseconds, Ordering::Relaxed);
+    }
+}
+
+pub struct LogFile {
+    file: File,
+    is_writable: bool,
+    state: Arc<WriterState>,
+}
+
+impl Handle for LogFile {
+    fn truncate(&self, offset: usize) -> Result<()> {
+        if self.state.is_dead.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        if !self.is_writable {
+            // Recovery wants to cut a file that is not the last one: no torn write looks like that.
+            return Err(Error::new(ErrorKind::InvalidData, "damaged before the last file"));
+        }
+        self.file.set_len(offset as u64)
+    }
+
+    fn file_size(&self) -> Result<usize> {
+        Ok(self.file.metadata()?.len() as usize)
+    }
+
+    fn sync(&self) -> Result<()> {
+        if self.state.is_dead.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let result = self.file.sync_data();
+        self.state.count_sync(began);
+        result.inspect_err(|error| self.state.fail(&format!("fdatasync failed: {error}")))
+    }
+}
+
+/// A position in a file, for raft-engine's readers and writers.
+pub struct Cursor {
+    file: Arc<LogFile>,
+    offset: u64,
+}
+
+impl Write for Cursor {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        let written = self.file.state.with_room(|| self.file.file.write_at(bytes, self.offset))?;
+        self.offset += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Cursor {
+    fn read(&mut self, bytes: &mut [u8]) -> Result<usize> {
+        let read = self.file.file.read_at(bytes, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Cursor {
+    fn seek(&mut self, position: SeekFrom) -> Result<u64> {
+        let (base, delta) = match position {
+            SeekFrom::Start(offset) => (offset, 0),
+            SeekFrom::Current(delta) => (self.offset, delta),
+            SeekFrom::End(delta) => (self.file.file_size()? as u64, delta),
+        };
+        self.offset = base.checked_add_signed(delta).ok_or_else(|| Error::from(ErrorKind::InvalidInput))?;
+        Ok(self.offset)
+    }
+}
+
+impl WriteExt for Cursor {
+    fn truncate(&mut self, offset: usize) -> Result<()> {
+        self.file.truncate(offset)?;
+        self.offset = offset as u64;
+        Ok(())
+    }
+
+    /// Room ahead of the writes, so that most fdatasyncs need not touch the file's metadata; a failure is harmless.
+    fn allocate(&mut self, offset: usize, size: usize) -> Result<()> {
+        if !self.file.state.is_dead.load(Ordering::SeqCst) {
+            // SAFETY: plain system call on a descriptor that is open as long as `self.file`.
+            unsafe { libc::fallocate(self.file.file.as_raw_fd(), 0, offset as i64, size as i64) };
+        }
+        Ok(())
+    }
+}
+
+impl FileSystem for Files {
+    type Handle = LogFile;
+    type Reader = Cursor;
+    type Writer = Cursor;
+
+    fn create<P: AsRef<Path>>(&self, path: P) -> Result<LogFile> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = self.state.with_room(|| options.open(path.as_ref()))?;
+        Ok(LogFile { file, is_writable: true, state: self.state.clone() })
+    }
+
+    fn open<P: AsRef<Path>>(&self, path: P, permission: Permission) -> Result<LogFile> {
+        let is_writable = permission == Permission::ReadWrite;
+        let file = OpenOptions::new().read(true).write(is_writable).open(path)?;
+        Ok(LogFile { file, is_writable, state: self.state.clone() })
+    }
+
+    fn delete<P: AsRef<Path>>(&self, path: P) -> Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn rename<P: AsRef<Path>>(&self, from: P, to: P) -> Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn new_reader(&self, handle: Arc<LogFile>) -> Result<Cursor> {
+        Ok(Cursor { file: handle, offset: 0 })
+    }
+
+    fn new_writer(&self, handle: Arc<LogFile>) -> Result<Cursor> {
+        Ok(Cursor { file: handle, offset: 0 })
+    }
+}

@@ -1,0 +1,199 @@
+//! The simulator's store: what is durable, in maps; what is submitted but not synced, in a list.
+//!
+//! Entries are kept as checksummed bytes, so that a flipped bit is found as on disk. A crash keeps what was synced and,
+//! by the seed, a prefix of what was not: a torn batch is a dropped one, as raft-engine's recovery makes it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use protobuf::Message as _;
+use raft::eraftpb::Entry;
+
+use crate::errors::{Error, Result};
+use crate::random::Random;
+use crate::store::{Batch, Store};
+use crate::writer::{EventFd, WriterState};
+
+#[derive(Clone)]
+struct Stored {
+    bytes: Vec<u8>,
+    sum: u32,
+}
+
+impl Stored {
+    fn new(bytes: Vec<u8>) -> Stored {
+        Stored { sum: crc32fast::hash(&bytes), bytes }
+    }
+}
+
+#[derive(Default, Clone)]
+struct StoredGroup {
+    record: Vec<u8>,
+    entries: BTreeMap<u64, Stored>,
+    metas: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+#[derive(Default, Clone)]
+struct Durable {
+    groups: BTreeMap<u64, StoredGroup>,
+    index: Option<Vec<u8>>,
+    number: u64,
+    bytes_written: u64,
+}
+
+impl Durable {
+    fn apply(&mut self, number: u64, batch: Batch) {
+        for (group, change) in batch.changes {
+            let stored = self.groups.entry(group).or_default();
+            if let Some(index) = change.compact {
+                stored.entries = stored.entries.split_off(&(index + 1));
+            }
+            if let Some(first) = change.entries.first() {
+                stored.entries.split_off(&first.index);
+            }
+            for entry in &change.entries {
+                let bytes = entry.write_to_bytes().unwrap_or_default();
+                self.bytes_written += bytes.len() as u64;
+                stored.entries.insert(entry.index, Stored::new(bytes));
+            }
+            for (key, value) in change.metas {
+                match value {
+                    Some(value) => stored.metas.insert(key, value),
+                    None => stored.metas.remove(&key),
+                };
+            }
+            stored.record = change.record;
+        }
+        self.index = Some(batch.index);
+        self.number = number;
+    }
+
+    /// All records that a bit can be flipped in, in a fixed order.
+    fn records(&mut self) -> Vec<&mut Vec<u8>> {
+        let mut records: Vec<&mut Vec<u8>> = self.index.iter_mut().collect();
+        for group in self.groups.values_mut() {
+            records.push(&mut group.record);
+            records.extend(group.entries.values_mut().map(|stored| &mut stored.bytes));
+            records.extend(group.metas.values_mut());
+        }
+        records.retain(|record| !record.is_empty());
+        records
+    }
+}
+
+pub struct Memory {
+    seed: u64,
+    durable: Durable,
+    unsynced: VecDeque<(u64, Batch)>,
+    event: Option<EventFd>,
+    syncs: u64,
+}
+
+impl Memory {
+    pub fn new(seed: u64) -> Memory {
+        Memory { seed, durable: Durable::default(), unsynced: VecDeque::new(), event: None, syncs: 0 }
+    }
+}
+
+impl Store for Memory {
+    fn index(&self) -> Option<Vec<u8>> {
+        self.durable.index.clone()
+    }
+
+    fn groups(&self) -> Vec<u64> {
+        self.durable.groups.keys().copied().collect()
+    }
+
+    fn record(&self, group: u64) -> Option<Vec<u8>> {
+        self.durable.groups.get(&group).map(|stored| stored.record.clone())
+    }
+
+    fn metas(&self, group: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let stored = self.durable.groups.get(&group);
+        stored.map(|stored| stored.metas.clone().into_iter().collect()).unwrap_or_default()
+    }
+
+    fn entry(&self, group: u64, index: u64) -> Result<Entry> {
+        let damaged = |what| Error::Damaged(format!("group {group}: entry {index} {what}"));
+        let stored = self.durable.groups.get(&group).and_then(|stored| stored.entries.get(&index));
+        let stored = stored.ok_or_else(|| damaged("is missing"))?;
+        if crc32fast::hash(&stored.bytes) != stored.sum {
+            return Err(damaged("fails its checksum"));
+        }
+        Entry::parse_from_bytes(&stored.bytes).map_err(|_| damaged("does not decode"))
+    }
+
+    fn submit(&mut self, number: u64, batch: Batch) {
+        self.unsynced.push_back((number, batch));
+    }
+
+    fn completed(&mut self) -> Result<u64> {
+        if let Some(event) = &self.event {
+            event.drain();
+        }
+        Ok(self.durable.number)
+    }
+
+    fn fileno(&mut self) -> Result<i32> {
+        if self.event.is_none() {
+            self.event = Some(EventFd::new()?);
+        }
+        Ok(self.event.as_ref().map_or(-1, EventFd::fileno))
+    }
+
+    fn sync(&mut self) -> Option<Arc<WriterState>> {
+        self.syncs += 1;
+        let is_new = !self.unsynced.is_empty();
+        for (number, batch) in self.unsynced.drain(..) {
+            self.durable.apply(number, batch);
+        }
+        if let (true, Some(event)) = (is_new, &self.event) {
+            event.signal();
+        }
+        None
+    }
+
+    fn purge(&mut self, _live_bytes: u64) {}
+
+    fn stalled(&self) -> Option<String> {
+        None
+    }
+
+    fn statistics(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("bytes_written", self.durable.bytes_written),
+            ("batches", self.durable.number),
+            ("syncs", self.syncs),
+            ("queue_depth", self.unsynced.len() as u64),
+        ]
+    }
+
+    fn close(&mut self) -> Option<Box<dyn FnOnce() + Send>> {
+        None
+    }
+
+    fn crash(&mut self, seed: u64) -> Option<(Box<dyn Store>, u64)> {
+        let mut random = Random::new(&[self.seed, seed]);
+        let mut survivor = Memory::new(random.next());
+        survivor.durable = self.durable.clone();
+        let reported = self.durable.number;
+        let kept = random.below(self.unsynced.len() as u64 + 1) as usize;
+        for (number, batch) in self.unsynced.drain(..).take(kept) {
+            survivor.durable.apply(number, batch);
+        }
+        Some((Box::new(survivor), reported))
+    }
+
+    fn flip_bit(&mut self, seed: u64) -> Option<bool> {
+        let mut random = Random::new(&[self.seed, seed]);
+        let mut records = self.durable.records();
+        if records.is_empty() {
+            return Some(false);
+        }
+        let chosen = random.below(records.len() as u64) as usize;
+        let record = &mut records[chosen];
+        let bit = random.below(record.len() as u64 * 8);
+        record[(bit / 8) as usize] ^= 1 << (bit % 8);
+        Some(true)
+    }
+}
