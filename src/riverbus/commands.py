@@ -12,9 +12,14 @@ from riverbus.messages import MessageId, Reply
 
 
 class Answered(NamedTuple):
-    """The protocol knows the reply already: an unknown command's error, a wrong arity, ECHO, COMMAND COUNT."""
+    """The protocol knows the reply already: an unknown command's error, a wrong arity, ECHO, COMMAND COUNT.
+
+    `command` is the full name ("echo", "client|list") of a command whose arity is right, and so runs like others (not
+    before AUTH, queued in MULTI, refused to a RESP2 subscriber); "" if there is none: answered whatever the state.
+    """
 
     reply: Reply
+    command: str = ""
 
 
 class Malformed(NamedTuple):
