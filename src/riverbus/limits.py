@@ -19,6 +19,7 @@ SUBSCRIPTIONS_PER_SESSION_MAX = 65_536
 TRANSACTION_COMMANDS_MAX = 16_384
 CLIENT_NAME_BYTES_MAX = 256
 SESSIONS_MAX = 50_000  # connections of a node; each costs some 10 KiB with its buffers
+AUTHENTICATION_DEADLINE_S = 10.0  # where users are configured, a connection that has not authenticated is closed then
 
 # --- what is in flight ------------------------------------------------------------------------------------------------
 SESSION_INFLIGHT_COMMANDS_MAX = 65_536  # then its socket is not read until some are answered
@@ -28,6 +29,11 @@ OUTBOX_HIGH_BYTES = 1 * MIB  # a subscriber's socket buffer above which it is se
 OUTBOX_LOW_BYTES = 256 * KIB  # ... and below which it is served again
 OUTBOX_REPLIES_BYTES_MAX = 64 * MIB  # replies that a client does not read; then it is disconnected
 BEHIND_READ_BYTES = 256 * KIB  # read from a window for one lagging subscriber in one turn
+BEHIND_CURSORS_MAX = 16_384  # channels in which one slow subscriber may lag at once; then it is disconnected
+BEHIND_VISITS_MAX = 256  # ... and of which it is served in one turn: each costs some microseconds even if it is short
+SESSION_READS_PENDING_MAX = 16  # XRANGE and its like of one session that wait for their barrier; each reply may be large
+PATTERN_CACHE_CHANNELS_MAX = 65_536  # channels whose matching patterns are remembered (at most twice as many)
+ANSWER_BYTES_MAX = 8 * MIB  # a node's answer to PUBSUB CHANNELS or NUMPAT; above it the asker gets an error
 
 # --- time -------------------------------------------------------------------------------------------------------------
 TICK_S = 0.1  # Raft's tick, and the resolution of all deadlines of commands
@@ -50,10 +56,37 @@ LOG_TRAILING_BYTES = 64 * MIB  # log kept behind a snapshot, so that a restarted
 LOG_TRAILING_S = 600.0
 DISK_RESERVE_BYTES = 64 * MIB  # below this free space publishes are refused, so that Raft itself can still write
 
+# --- the Python client ------------------------------------------------------------------------------------------------
+CLIENT_INFLIGHT_BYTES_MAX = 8 * MIB  # commands not answered yet; then publish waits, in the order of the calls
+CLIENT_BUFFER_HIGH_BYTES = 4 * MIB  # received and not taken yet by the program; then the socket is not read
+CLIENT_BUFFER_LOW_BYTES = 1 * MIB  # ... and below which it is read again
+CLIENT_PAGE_BYTES_TARGET = 1 * MIB  # one page of a history read; far below OUTBOX_REPLIES_BYTES_MAX
+CLIENT_BACKOFF_MIN_S = 0.02  # between tries to reach a node; doubles up to the max, with jitter
+CLIENT_BACKOFF_MAX_S = 0.5  # below an election's time, so that a client is back soon after one
+
+# --- links between nodes ----------------------------------------------------------------------------------------------
+NODES_MAX = 64  # members of a cluster; a HELLO names them all
+HANDSHAKE_FRAME_BYTES_MAX = 4 * KIB  # all that a stranger can make a node buffer
+HANDSHAKE_DEADLINE_S = 5.0
+HANDSHAKES_MAX = 64  # connections that have not proved themselves yet; one more is closed at once
+PEER_CONNECT_S = 2.0  # shorter than TCP's second SYN retry, so that a healed partition is noticed soon
+PEER_RECONNECT_MIN_S = 0.05
+PEER_RECONNECT_MAX_S = 1.0
+PEER_PING_S = 1.0
+PEER_SILENCE_S = 3.0  # a link that said nothing for so long is half open: dropped and made anew
+SNAPSHOT_FETCH_STALL_S = 10.0  # a bulk connection on which nothing moves is given up
+SNAPSHOT_FETCH_RETRIES = 3  # ... and tried again from where it ended; then the fetch has failed
+SNAPSHOT_FETCHES_MAX = 2  # at once, per fetching node
+SNAPSHOT_SERVES_MAX = 16  # at once, per serving node
+SNAPSHOT_BYTES_PER_S = 100 * MIB  # what a node sends of snapshots, all peers together
+SNAPSHOT_SYNC_BYTES = 16 * MIB  # written between two fdatasyncs: one flush at the end would stall the log's
+SNAPSHOT_BACKLOG_BYTES_MAX = 8 * MIB  # fetched and not yet written; then the socket is not read
+
 # --- windows ----------------------------------------------------------------------------------------------------------
 HISTORY_COUNT_DEFAULT = 10_000
 HISTORY_AGE_MS_DEFAULT = 5 * 60 * 1000
 HISTORY_BYTES_DEFAULT = 16 * MIB
+TOMBSTONES_MAX = 65_536  # last ids of dropped channels, kept per shard: some 250 bytes each, and ids and gaps exact
 NODE_RETAINED_BYTES_DEFAULT = 4 * GIB  # all windows of a node; each shard has its equal part
 
 SHARDS_DEFAULT = 8
@@ -67,6 +100,13 @@ assert ENTRY_BYTES_TARGET < RAFT_COMMITTED_BYTES_PER_READY
 assert MESSAGE_BYTES_MAX < RAFT_UNCOMMITTED_BYTES_MAX <= PEER_OUTBOX_BYTES_MAX
 assert OUTBOX_LOW_BYTES < OUTBOX_HIGH_BYTES < OUTBOX_REPLIES_BYTES_MAX
 assert BEHIND_READ_BYTES <= OUTBOX_HIGH_BYTES
+assert ANSWER_BYTES_MAX < PEER_FRAME_BYTES_MAX
 assert TICK_S < COMMAND_DEADLINE_S < 1.0
 assert TICK_S * ELECTION_TICKS >= 10 * TICK_S * HEARTBEAT_TICKS
 assert SHARDS_DEFAULT <= SHARDS_MAX <= SLOTS
+assert CLIENT_BUFFER_LOW_BYTES < CLIENT_BUFFER_HIGH_BYTES
+assert CLIENT_BACKOFF_MIN_S < CLIENT_BACKOFF_MAX_S
+assert 64 + 24 * NODES_MAX < HANDSHAKE_FRAME_BYTES_MAX
+assert 2 * PEER_PING_S < PEER_SILENCE_S
+assert PEER_RECONNECT_MIN_S < PEER_RECONNECT_MAX_S <= PEER_CONNECT_S < HANDSHAKE_DEADLINE_S
+assert SNAPSHOT_CHUNK_BYTES + KIB < PEER_FRAME_BYTES_MAX

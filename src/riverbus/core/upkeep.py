@@ -1,4 +1,4 @@
-"""What a node does about itself, unasked, once a second: spread leaders, agree on rules, let time pass in idle shards.
+"""What a node does about itself, unasked, once a second or oftener: spread leaders, agree on rules, let time pass in idle shards.
 
 - Leadership of a shard goes to its preferred node once that is in reach and has caught up, and away from a node whose
   disk is full.
@@ -48,6 +48,9 @@ class Upkeep:
 
     def on_tick(self) -> None:
         engine = self._engine
+        for shard in engine.shards:
+            if shard.replica.is_leader:
+                self._maybe_propose_clock(shard)
         if engine.now < self._next_at:
             return
         self._next_at = engine.now + _PERIOD_S
@@ -61,7 +64,6 @@ class Upkeep:
                 continue
             self._leads_since.setdefault(shard.number, engine.now)
             self._maybe_propose_rules(shard)
-            self._maybe_propose_clock(shard)
             self._maybe_transfer(shard)
 
     def _maybe_propose_rules(self, shard: Shard) -> None:
