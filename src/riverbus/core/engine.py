@@ -82,7 +82,7 @@ class Engine:
     def on_tick(self) -> None:
         """A tenth of a second has passed. After a stall call it once: lost ticks are not made up for."""
         for shard in self.shards:
-            shard.replica.raft.tick()
+            shard.replica.tick()
             shard.replica.advance()
             shard.route.expire(self.now)
             shard.barriers.on_tick(self.now)
@@ -100,10 +100,11 @@ class Engine:
         completed = self.log.completed()
         if completed == self.completed_batch:
             return
-        self.completed_batch = completed
+        before, self.completed_batch = self.completed_batch, completed
         for shard in self.shards:
-            shard.replica.persisted(completed)
-            shard.replica.advance()
+            if shard.replica.awaits_batch > before:
+                shard.replica.persisted(completed)
+                shard.replica.advance()
         self._touch()
 
     def on_messages(self, peer: int, messages: Sequence[PeerMessage]) -> None:

@@ -32,6 +32,8 @@ _ENTRY_FRAMING_BYTES = 32  # what an entry costs in the log besides its data, ab
 class Host(Protocol):
     """What a replica needs of the engine that holds it."""
 
+    flushed_batch: int  # the log's last batch that was handed to its thread
+
     def on_applied(self, replica: Replica, index: int, applied: Applied) -> None: ...
 
     def on_proposed(self, shard: int, seq: int, index: int) -> None: ...
@@ -61,11 +63,13 @@ class Replica:
         self.applied_index = bus.applied_index
         self.logged_bytes = 0  # of entries applied since the start; what snapshots and compaction measure by
         self.has_committed_in_term = False
+        self.awaits_batch = 0  # the last batch of the log that this replica has something in
         self._links = links
         self._host = host
         self._take_restored = take_restored
         self._submitted: list[tuple[int | None, int, bytes]] = []
         self._wants_clock_entry = False
+        self._is_installing = False  # a snapshot is installed and may not be on disk
         self._is_transferring = False  # leadership is on its way to another: raft takes no proposals meanwhile
 
     # --- inputs -----------------------------------------------------------------------------------------------------
@@ -73,6 +77,18 @@ class Replica:
     @property
     def is_leader(self) -> bool:
         return self.role == LEADER
+
+    def tick(self) -> None:
+        """A tick of the clock; lost while a snapshot is on its way to the disk.
+
+        raft-rs counts entries up to the snapshot as not applied until then, and would look for them to campaign.
+        """
+        if self._is_installing:
+            persisted = self.raft.status()["persisted"]
+            assert isinstance(persisted, int)
+            self._is_installing = persisted < self.bus.applied_index
+        if not self._is_installing:
+            self.raft.tick()
 
     def submit(self, peer: int | None, seq: int, batch: bytes) -> None:
         self._submitted.append((peer, seq, batch))
@@ -146,6 +162,8 @@ class Replica:
         """Take every Ready that the raft has."""
         raft, links, shard = self.raft, self._links, self.shard
         while (ready := raft.ready()) is not None:
+            if ready.must_sync:
+                self.awaits_batch = self._host.flushed_batch + 1
             if ready.snapshot is not None:
                 self._install(ready.snapshot[0])
             for to, data in ready.send_now:
@@ -185,6 +203,7 @@ class Replica:
     def _install(self, index: int) -> None:
         """The raft took a snapshot whose state was restored beforehand: from here on this is the state."""
         old, self.bus = self.bus, self._take_restored(index)
+        self._is_installing = True
         self.applied_index = index
         assert self.bus.applied_index == index, "a snapshot's state must be at the snapshot's index"
         self._host.on_snapshot_installed(self, old)

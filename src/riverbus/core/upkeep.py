@@ -1,10 +1,12 @@
-"""What a node does about itself, unasked, once a second or oftener: spread leaders, agree on rules, let time pass in idle shards.
+"""What a node does about itself, unasked: spread leaders, agree on rules, let time pass in idle shards.
 
 - Leadership of a shard goes to its preferred node once that is in reach and has caught up, and away from a node whose
   disk is full.
 - The channel rules are replicated state: a new leader whose configuration differs from them proposes its own, so that
   all replicas trim alike whatever their files say.
 - A shard that has messages to expire but no traffic gets an entry that carries nothing but the time.
+- A follower that was sent a snapshot and says nothing for a while is sent it again: whatever became of the message, raft
+  would wait for the report for ever.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _PERIOD_S = 1.0
 _SETTLED_S = 3.0  # a leader, and a link, must have lasted this long before leadership is moved
 _CAUGHT_UP_ENTRIES = 100
+_SNAPSHOT_REPORT_S = 5.0  # an install may take longer: the follower knows a message that it is busy with
 
 
 class Upkeep:
@@ -35,6 +38,7 @@ class Upkeep:
         self._rules = rules_to_bytes(engine.settings.rules)
         self._rules_proposed: dict[int, int] = {}  # shard -> term in which this leader proposed its rules
         self._clock_entry_at: dict[int, float] = {}
+        self._snapshot_since: dict[tuple[int, int], tuple[int, float]] = {}  # (shard, peer) -> its index, when seen first
 
     def on_health(self, peer: int, is_writable: bool) -> None:
         if is_writable:
@@ -65,6 +69,7 @@ class Upkeep:
             self._leads_since.setdefault(shard.number, engine.now)
             self._maybe_propose_rules(shard)
             self._maybe_transfer(shard)
+            self._maybe_send_snapshot_again(shard)
 
     def _maybe_propose_rules(self, shard: Shard) -> None:
         replica = shard.replica
@@ -98,6 +103,23 @@ class Upkeep:
             if peer != engine.settings.node and self._is_fit(peer, shard):
                 replica.transfer(peer)
                 return
+
+    def _maybe_send_snapshot_again(self, shard: Shard) -> None:
+        replica, now = shard.replica, self._engine.now
+        progress = replica.raft.status()["progress"]
+        assert isinstance(progress, dict)
+        for peer, its in progress.items():
+            key = (shard.number, peer)
+            index = its["pending_snapshot"] if its["state"] == "snapshot" else 0
+            known = self._snapshot_since.get(key)
+            if not index:
+                self._snapshot_since.pop(key, None)
+            elif known is None or known[0] != index:
+                self._snapshot_since[key] = (index, now)
+            elif now - known[1] >= _SNAPSHOT_REPORT_S:
+                del self._snapshot_since[key]
+                replica.raft.report(peer, "snapshot_failed")
+                replica.advance()
 
     def _is_fit(self, peer: int, shard: Shard) -> bool:
         """Can the peer take over now: in reach for a while, disk not full, its log nearly ours?"""
