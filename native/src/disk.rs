@@ -47,7 +47,7 @@ impl Disk {
     /// Opens the directory; returns the store and the last batch that was reported durable.
     pub fn open(path: &Path, file_bytes: u64) -> Result<(Disk, u64)> {
         let log_error = |error: std::io::Error| Error::Log(format!("can't open {}: {error}", path.display()));
-        fs::create_dir_all(path).map_err(log_error)?;
+        create_directory(path).map_err(log_error)?;
         let (marker, reported) = Marker::open(path)?;
         let state = Arc::new(WriterState::new()?);
         let files = Arc::new(Files { state: state.clone() });
@@ -95,6 +95,19 @@ impl Disk {
             Err(panic) => Err(Error::Log(format!("compaction after recovery failed: {panic}"))),
         }
     }
+}
+
+/// Makes the directory and what is missing above it, durably: an fsync of a file says nothing of the names above it.
+fn create_directory(path: &Path) -> std::io::Result<()> {
+    let parent_of = |path: &Path| path.parent().filter(|parent| !parent.as_os_str().is_empty()).map(Path::to_path_buf);
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|each| !each.as_os_str().is_empty() && !each.exists()).collect();
+    fs::create_dir_all(path)?;
+    // Its own name always: an earlier process may have been killed before it came to this.
+    for each in std::iter::once(path).chain(missing) {
+        File::open(parent_of(each).unwrap_or_else(|| ".".into()))?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// What recovery read may be in the page cache only, left by a killed process: it counts as durable from now on.

@@ -111,12 +111,21 @@ impl Node {
         self.raw.raft.state == StateRole::Leader
     }
 
+    /// A snapshot is installed and not on disk yet. raft-rs counts what it covers as not applied until then, and
+    /// panics when a campaign looks for those entries: so none may begin.
+    pub fn is_installing(&self) -> bool {
+        self.applied_later.is_some()
+    }
+
     pub fn step(&mut self, bytes: &[u8], sender: u64) -> Result<()> {
         let message = decode(bytes)?;
         let raft = &self.raw.raft;
         let own =
             Own { node: raft.id, term: raft.term, last_index: raft.raft_log.last_index(), is_leader: self.is_leader() };
         validate(&message, sender, &own)?;
+        if message.msg_type == MessageType::MsgTimeoutNow && self.is_installing() {
+            return Ok(());
+        }
         if message.msg_type == MessageType::MsgReadIndex && !self.is_leader() {
             // Passing it on would carry a third node's name; its asker asks again.
             return Ok(());

@@ -125,7 +125,9 @@ impl Raft {
 
     fn tick(&self) -> PyResult<bool> {
         Ok(self.call(|node| {
-            node.raw.tick();
+            if !node.is_installing() {
+                node.raw.tick();
+            }
             Ok(node.raw.has_ready())
         })?)
     }
@@ -170,7 +172,12 @@ impl Raft {
     }
 
     fn campaign(&self) -> PyResult<()> {
-        Ok(self.call(|node| node.raw.campaign().map_err(|error| Error::Raft(error.to_string())))?)
+        Ok(self.call(|node| {
+            if node.is_installing() {
+                return Ok(());
+            }
+            node.raw.campaign().map_err(|error| Error::Raft(error.to_string()))
+        })?)
     }
 
     fn ready(&self, py: Python<'_>) -> PyResult<Option<Ready>> {

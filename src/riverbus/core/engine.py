@@ -82,7 +82,7 @@ class Engine:
     def on_tick(self) -> None:
         """A tenth of a second has passed. After a stall call it once: lost ticks are not made up for."""
         for shard in self.shards:
-            shard.replica.tick()
+            shard.replica.raft.tick()
             shard.replica.advance()
             shard.route.expire(self.now)
             shard.barriers.on_tick(self.now)

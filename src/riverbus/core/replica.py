@@ -69,7 +69,6 @@ class Replica:
         self._take_restored = take_restored
         self._submitted: list[tuple[int | None, int, bytes]] = []
         self._wants_clock_entry = False
-        self._is_installing = False  # a snapshot is installed and may not be on disk
         self._is_transferring = False  # leadership is on its way to another: raft takes no proposals meanwhile
 
     # --- inputs -----------------------------------------------------------------------------------------------------
@@ -77,18 +76,6 @@ class Replica:
     @property
     def is_leader(self) -> bool:
         return self.role == LEADER
-
-    def tick(self) -> None:
-        """A tick of the clock; lost while a snapshot is on its way to the disk.
-
-        raft-rs counts entries up to the snapshot as not applied until then, and would look for them to campaign.
-        """
-        if self._is_installing:
-            persisted = self.raft.status()["persisted"]
-            assert isinstance(persisted, int)
-            self._is_installing = persisted < self.bus.applied_index
-        if not self._is_installing:
-            self.raft.tick()
 
     def submit(self, peer: int | None, seq: int, batch: bytes) -> None:
         self._submitted.append((peer, seq, batch))
@@ -203,7 +190,7 @@ class Replica:
     def _install(self, index: int) -> None:
         """The raft took a snapshot whose state was restored beforehand: from here on this is the state."""
         old, self.bus = self.bus, self._take_restored(index)
-        self._is_installing = True
+        self.raft.applied(index)
         self.applied_index = index
         assert self.bus.applied_index == index, "a snapshot's state must be at the snapshot's index"
         self._host.on_snapshot_installed(self, old)
