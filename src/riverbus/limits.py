@@ -31,7 +31,7 @@ OUTBOX_REPLIES_BYTES_MAX = 64 * MIB  # replies that a client does not read; then
 BEHIND_READ_BYTES = 256 * KIB  # read from a window for one lagging subscriber in one turn
 BEHIND_CURSORS_MAX = 16_384  # channels in which one slow subscriber may lag at once; then it is disconnected
 BEHIND_VISITS_MAX = 256  # ... and of which it is served in one turn: each costs some microseconds even if it is short
-SESSION_READS_PENDING_MAX = 16  # XRANGE and its like of one session that wait for their barrier; each reply may be large
+SESSION_READS_PENDING_MAX = 16  # XRANGE and its like of one session behind their barrier; each reply may be large
 PATTERN_CACHE_CHANNELS_MAX = 65_536  # channels whose matching patterns are remembered (at most twice as many)
 ANSWER_BYTES_MAX = 8 * MIB  # a node's answer to PUBSUB CHANNELS or NUMPAT; above it the asker gets an error
 

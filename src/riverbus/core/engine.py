@@ -25,8 +25,17 @@ from riverbus.core.status import status_of, unready_reasons
 from riverbus.core.timers import Timer, Timers
 from riverbus.core.upkeep import Upkeep
 from riverbus.messages import BusError, DiskFull, NotAccepted, Overloaded
-from riverbus.peer_messages import Answer, Ask, Forward, Health, PeerMessage, Proposed, RaftMessage, Rejected
-from riverbus.peer_messages import SnapshotStatus
+from riverbus.peer_messages import (
+    Answer,
+    Ask,
+    Forward,
+    Health,
+    PeerMessage,
+    Proposed,
+    RaftMessage,
+    Rejected,
+    SnapshotStatus,
+)
 
 _MSG_SNAPSHOT = 7  # eraftpb.MessageType
 
@@ -35,7 +44,13 @@ class Engine:
     """The pure part of a node. See the module for who calls what."""
 
     def __init__(
-        self, settings: Settings, log: Log, links: Links, snapshots: Snapshots, access: Access, touch: Callable[[], None]
+        self,
+        settings: Settings,
+        log: Log,
+        links: Links,
+        snapshots: Snapshots,
+        access: Access,
+        touch: Callable[[], None],
     ) -> None:
         self.settings = settings
         self.links = links

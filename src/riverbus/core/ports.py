@@ -5,11 +5,14 @@ Each has two users, the real world and the simulated one, or is the seam between
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from riverbus.messages import BusError, MessageId, Reply
 from riverbus.peer_messages import PeerMessage
+
+if TYPE_CHECKING:
+    from riverbus.core.bus import Bus
 
 
 class ReplyEncoder(Protocol):
@@ -71,6 +74,16 @@ class Links(Protocol):
     def is_up(self, peer: int) -> bool: ...
 
 
+class Access(Protocol):
+    """What the configuration says about clients: who may come in, and what CONFIG GET shows."""
+
+    def authenticate(self, user: str, password: bytes) -> bool: ...
+
+    def has_users(self) -> bool: ...
+
+    def config(self) -> Mapping[str, str]: ...
+
+
 class SnapshotFile(Protocol):
     """A snapshot being written. Writes are queued to a thread; what is not committed does not exist."""
 
@@ -109,3 +122,54 @@ class Snapshots(Protocol):
 
 
 Done = Callable[[BusError | None], None]
+
+
+class Cancellable(Protocol):
+    """A scheduled callback; `cancel` is idempotent."""
+
+    def cancel(self) -> None: ...
+
+
+class Backend(Protocol):
+    """What a session asks of the node it is on. `core/engine.py` is the real one, `tests/core/fakes.py` has another.
+
+    Whatever calls back may do so before the method returns; each `done` and each waiter is told exactly once.
+    """
+
+    def publish(self, channel: bytes, kind: int, payloads: list[bytes], waiter: Published) -> None: ...
+
+    def fresh(self, channels: Sequence[bytes], done: Done) -> None:
+        """`done(None)` once this node's replicas hold all that was acknowledged, by any node, before this call."""
+        ...
+
+    def bus(self, channel: bytes) -> Bus:
+        """The local replica's state of the shard that the channel belongs to."""
+        ...
+
+    def shard_of(self, channel: bytes) -> int: ...
+
+    def ask_peers(self, question: bytes, done: Callable[[list[bytes]], None]) -> None:
+        """The answers of the other nodes that are in reach, in any order."""
+        ...
+
+    def time(self) -> float:
+        """Monotonic seconds, the same for the whole turn."""
+        ...
+
+    def wall_ms(self) -> int: ...
+
+    def schedule(self, at: float, callback: Callable[[], None]) -> Cancellable:
+        """Run `callback` in the first turn at or after `at`; when that is now, in the next turn."""
+        ...
+
+    def status(self) -> dict[str, object]:
+        """For INFO's own section, which shows what is plain: numbers, booleans, text."""
+        ...
+
+    def config(self) -> Mapping[str, str]:
+        """For CONFIG GET; `port`, `process-id` and `riverbus-version` are shown by INFO, too."""
+        ...
+
+    def authenticate(self, user: str, password: bytes) -> bool: ...
+
+    def has_users(self) -> bool: ...

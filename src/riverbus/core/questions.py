@@ -29,9 +29,7 @@ class Questions:
         self._asked: dict[int, _Asked] = {}
         self._last_id = 0
 
-    def ask(
-        self, peers: Iterable[int], question: bytes, deadline: float, done: Callable[[list[bytes]], None]
-    ) -> None:
+    def ask(self, peers: Iterable[int], question: bytes, deadline: float, done: Callable[[list[bytes]], None]) -> None:
         reachable = [peer for peer in peers if self._links.is_up(peer)]
         if not reachable:
             done([])

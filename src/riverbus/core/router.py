@@ -34,7 +34,7 @@ _ERRORS: dict[str, type[BusError]] = {error.code: error for error in (NotAccepte
 class _Waiting:
     """A publish in the queue."""
 
-    __slots__ = ("channel", "deadline", "kind", "charge_bytes", "payloads", "waiter")
+    __slots__ = ("channel", "charge_bytes", "deadline", "kind", "payloads", "waiter")
 
     def __init__(
         self, channel: bytes, kind: int, payloads: list[bytes], charge_bytes: int, waiter: Published, deadline: float

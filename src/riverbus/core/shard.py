@@ -48,9 +48,7 @@ class Shard:
 
     __slots__ = ("barriers", "install", "keeper", "number", "replica", "route")
 
-    def __init__(
-        self, number: int, replica: Replica, route: Route, barriers: Barriers, keeper: SnapshotKeeper
-    ) -> None:
+    def __init__(self, number: int, replica: Replica, route: Route, barriers: Barriers, keeper: SnapshotKeeper) -> None:
         self.number = number
         self.replica = replica
         self.route = route
@@ -84,7 +82,13 @@ def restore_bus(shard: int, log: Log, snapshots: Snapshots) -> Bus:
 
 
 def open_shard(
-    number: int, settings: Settings, log: Log, links: Links, snapshots: Snapshots, host: Host, next_seq: Callable[[], int]
+    number: int,
+    settings: Settings,
+    log: Log,
+    links: Links,
+    snapshots: Snapshots,
+    host: Host,
+    next_seq: Callable[[], int],
 ) -> Shard:
     bus = restore_bus(number, log, snapshots)
     raft = Raft(

@@ -1,8 +1,9 @@
 """How a replica that is too far behind gets the shard's state from its leader.
 
-Raft's snapshot message carries a descriptor only. The bulk is fetched first, over its own connection; its state is built
-aside, slice by slice; only then is Raft given the message, and `Replica` swaps the state in, in the same log batch as
-Raft's own records. Whatever fails is reported to the leader, whose progress for this replica is paused until it hears.
+Raft's snapshot message carries a descriptor only. The bulk is fetched first, over its own connection; its state is
+built aside, slice by slice; only then is Raft given the message, and `Replica` swaps the state in, in the same log
+batch as Raft's own records. Whatever fails is reported to the leader, whose progress for this replica is paused until
+it hears.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from riverbus.peer_messages import PeerMessage, SnapshotStatus
 class SnapshotInstall:
     """One replica's way from the leader's descriptor to a restored state. At most one is under way."""
 
-    def __init__(self, replica: Replica, snapshots: Snapshots, initial_rules: Rules, say: Callable[[int, PeerMessage], None]):
+    def __init__(
+        self, replica: Replica, snapshots: Snapshots, initial_rules: Rules, say: Callable[[int, PeerMessage], None]
+    ):
         self._replica = replica
         self._snapshots = snapshots
         self._initial_rules = initial_rules
@@ -94,7 +97,8 @@ class SnapshotInstall:
 
     def take_restored(self, index: int) -> Bus:
         restored, self._restored = self._restored, None
-        assert restored is not None and restored.applied_index == index, "Raft installs only what was restored"
+        assert restored is not None, "Raft installs only what was restored"
+        assert restored.applied_index == index, "what was restored is the snapshot that Raft installs"
         return restored
 
     def _begin_restore(self) -> None:

@@ -41,7 +41,9 @@ def read_descriptor(log: Log, shard: int) -> Descriptor | None:
 class SnapshotKeeper:
     """Takes a replica's snapshots and compacts its log."""
 
-    def __init__(self, replica: Replica, log: Log, snapshots: Snapshots, trailing_bytes: int, trailing_s: float) -> None:
+    def __init__(
+        self, replica: Replica, log: Log, snapshots: Snapshots, trailing_bytes: int, trailing_s: float
+    ) -> None:
         self._replica = replica
         self._log = log
         self._snapshots = snapshots
@@ -75,7 +77,8 @@ class SnapshotKeeper:
         """Make one slice of the snapshot that is being taken, if there is one."""
         if not self.is_busy:
             return
-        assert self._writer is not None and self._file is not None
+        assert self._writer is not None
+        assert self._file is not None
         framed = self._writer.next_slice(limits.SNAPSHOT_CHUNK_BYTES)
         if framed is not None:
             self._file.write(framed)
@@ -84,7 +87,7 @@ class SnapshotKeeper:
         self._file.commit(self._on_committed)
 
     def on_tick(self, now: float, flushed: int, completed: int) -> None:
-        """Begin a snapshot when it is due. `flushed` and `completed` are the log's last batches: handed over, on disk."""
+        """Begin a snapshot when it is due. `flushed` and `completed`: the log's last batches handed over, on disk."""
         replica = self._replica
         self._delete_obsolete(flushed, completed)
         if not self._marks or replica.logged_bytes - self._marks[-1][0] >= _MARK_BYTES:
@@ -151,7 +154,8 @@ class SnapshotKeeper:
         if not self._obsolete:
             return
         if self._obsolete_after is None:
-            self._obsolete_after = flushed  # the record was queued in an earlier turn, so it is in this batch at the latest
+            # The record may have been queued in this very turn, whose batch has the next number.
+            self._obsolete_after = flushed + 1
         if completed >= self._obsolete_after:
             for index in self._obsolete:
                 self._snapshots.delete(self._replica.shard, index)

@@ -5,8 +5,8 @@
 - The channel rules are replicated state: a new leader whose configuration differs from them proposes its own, so that
   all replicas trim alike whatever their files say.
 - A shard that has messages to expire but no traffic gets an entry that carries nothing but the time.
-- A follower that was sent a snapshot and says nothing for a while is sent it again: whatever became of the message, raft
-  would wait for the report for ever.
+- A follower that was sent a snapshot and says nothing for a while is sent it again: whatever became of the message,
+  raft would wait for the report for ever.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Upkeep:
         self._rules = rules_to_bytes(engine.settings.rules)
         self._rules_proposed: dict[int, int] = {}  # shard -> term in which this leader proposed its rules
         self._clock_entry_at: dict[int, float] = {}
-        self._snapshot_since: dict[tuple[int, int], tuple[int, float]] = {}  # (shard, peer) -> its index, when seen first
+        self._snapshot_since: dict[
+            tuple[int, int], tuple[int, float]
+        ] = {}  # (shard, peer) -> its index, when seen first
 
     def on_health(self, peer: int, is_writable: bool) -> None:
         if is_writable:

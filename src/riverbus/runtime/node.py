@@ -1,10 +1,11 @@
 """The composition root: one node of the real world. Everything is made here, given what it needs, and started in order.
 
-`Node.start` opens the data directory and the log, links up with the other nodes, and, once the cluster is founded, brings
-up the engine and lets clients in. The admin endpoints answer from the first moment on, so that a node that waits can say
-for what. The engine's inputs, all on the loop: the log's eventfd, peers' messages, clients' bytes, a tick, its timers.
+`Node.start` opens the data directory and the log, links up with the other nodes, and, once the cluster is founded,
+brings up the engine and lets clients in. The admin endpoints answer from the first moment on, so that a node that waits
+can say for what. The engine's inputs, all on the loop: the log's eventfd, peers' messages, clients' bytes, a tick, its
+timers.
 
-An error of our own (a broken invariant, a poisoned raft, a disk that failed) ends in `_on_fault`: the process says what
+An error of our own (a broken invariant, a poisoned raft, a disk that failed) ends in `_fail`: the process says what
 happened and stops at once. It never goes on with a state that it cannot trust.
 """
 
@@ -91,7 +92,8 @@ class Node:
         )
         self._admin = AdminServer(self, metrics.render, _secret_text(config.admin.token))
         self._snapshots: SnapshotStore | None = None
-        self._handles: list[asyncio.TimerHandle] = []
+        self._tick: asyncio.TimerHandle | None = None
+        self._disk_look: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._ticks_due = 0.0
@@ -141,7 +143,8 @@ class Node:
 
     def _open_engine(self) -> None:
         config = self.config
-        assert self.links is not None and self._snapshots is not None
+        assert self.links is not None
+        assert self._snapshots is not None
         random = SystemRandom()
         self._log = Log.open(str(self.data / "log"))
         settings = Settings(
@@ -149,6 +152,8 @@ class Node:
             voters=tuple(config.members),
             shards=config.node.shards,
             rules=rules_of(config),
+            snapshot_log_bytes=config.limits.snapshot_log,
+            snapshot_log_s=config.limits.snapshot_age / 1000,
             origin=random.getrandbits(64),
             seed=random.getrandbits(64),
         )
@@ -163,7 +168,7 @@ class Node:
                 shard.replica.advance()
         self._look_at_disk()
         self._ticks_due = self._loop.time() + limits.TICK_S
-        self._handles.append(self._loop.call_at(self._ticks_due, self._on_tick))
+        self._tick = self._loop.call_at(self._ticks_due, self._on_tick)
         self.turn.touch()
 
     async def run(self) -> None:
@@ -177,10 +182,9 @@ class Node:
     async def close(self) -> None:
         """Let go of everything; what was acknowledged is on disk already."""
         self.lag.stop()
-        for handle in self._handles:
-            handle.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        for handle in (self._tick, self._disk_look, self._timer):
+            if handle is not None:
+                handle.cancel()
         if self.clients is not None:
             await self.clients.close()
         if self.links is not None:
@@ -231,7 +235,7 @@ class Node:
         engine.on_tick()
         # After a stall one tick, not the ones that were missed: a stall must not become an election.
         self._ticks_due = max(self._ticks_due + limits.TICK_S, self._loop.time() + limits.TICK_S / 2)
-        self._handles[0] = self._loop.call_at(self._ticks_due, self._on_tick)
+        self._tick = self._loop.call_at(self._ticks_due, self._on_tick)
 
     def _on_log(self) -> None:
         if self.engine is not None:
@@ -249,8 +253,7 @@ class Node:
             else:
                 log.info("the disk has room again: publishes are taken")
         self.engine.on_disk_room(is_full)
-        handle = self._loop.call_later(_DISK_LOOK_S, self._look_at_disk)
-        self._handles[1:] = [handle]
+        self._disk_look = self._loop.call_later(_DISK_LOOK_S, self._look_at_disk)
 
     # --- peers tell (PeerHandler) -----------------------------------------------------------------------------------
 
