@@ -15,7 +15,9 @@ use crate::files::Files;
 use crate::marker::Marker;
 use crate::record::Record;
 use crate::store::{Batch, Store};
-use crate::writer::{region, Entries, Job, Writer, WriterState, INDEX_KEY, INDEX_REGION, META_PREFIX, RECORD_KEY};
+use crate::writer::{
+    region, Entries, Job, Writer, WriterState, INDEX_KEY, INDEX_REGION, META_PREFIX, META_PRESENT, RECORD_KEY,
+};
 
 pub struct Disk {
     engine: Option<Arc<Engine<Files>>>,
@@ -61,7 +63,15 @@ impl Disk {
         state.progress().completed = reported;
         let (jobs, receiver) = mpsc::channel();
         let garbage_bytes_max = 2 * file_bytes;
-        let writer = Writer { engine: engine.clone(), state: state.clone(), marker, jobs: receiver, garbage_bytes_max };
+        let (shared_engine, shared_state) = (engine.clone(), state.clone());
+        let writer = Writer {
+            engine: shared_engine,
+            state: shared_state,
+            marker,
+            jobs: receiver,
+            garbage_bytes_max,
+            purge: None,
+        };
         let thread =
             thread::Builder::new().name("riverbus-log".into()).spawn(move || writer.run()).map_err(log_error)?;
         let disk = Disk { engine: Some(engine), state, jobs: Some(jobs), thread: Some(thread), handed: 0 };
@@ -153,7 +163,9 @@ impl Store for Disk {
         if let Some(engine) = &self.engine {
             // An error leaves records out, which the digest notices.
             let _ = engine.scan_raw_messages(region(group), None, None, false, |key, value| {
-                if let Some((&META_PREFIX, key)) = key.split_first() {
+                if let (Some((&META_PREFIX, key)), Some((&META_PRESENT, value))) =
+                    (key.split_first(), value.split_first())
+                {
                     metas.push((key.to_vec(), value.to_vec()));
                 }
                 true
@@ -205,6 +217,7 @@ impl Store for Disk {
 
     fn purge(&mut self, live_bytes: u64) {
         if let Some(jobs) = &self.jobs {
+            self.state.counters.purges_pending.fetch_add(1, Ordering::Relaxed);
             let _ = jobs.send(Job::Purge(live_bytes));
         }
     }
@@ -224,6 +237,7 @@ impl Store for Disk {
             ("sync_ns_max", &counters.sync_ns_max),
             ("queue_depth", &counters.queue_depth),
             ("purges", &counters.purges),
+            ("purges_pending", &counters.purges_pending),
             ("disk_bytes", &counters.disk_bytes),
         ]
         .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 
 use raft_engine::{Command, Engine, LogBatch, MessageExt};
 
@@ -19,14 +20,16 @@ use crate::store::Batch;
 
 /// Queued batches are written together up to this size.
 const COALESCED_BYTES_MAX: u64 = 16 << 20;
-/// raft-engine rewrites what blocks a purge after nine fruitless calls.
-const PURGE_ROUNDS_MAX: u32 = 11;
 
 /// raft-engine's regions: 0 is the log's own, a group's is one higher.
 pub const INDEX_REGION: u64 = 0;
 pub const INDEX_KEY: &[u8] = b"index";
 pub const RECORD_KEY: &[u8] = b"record";
 pub const META_PREFIX: u8 = b'm';
+/// First byte of a meta record's value. raft-engine's own delete does not last: its recovery brings back what was
+/// rewritten before it was deleted.
+pub const META_PRESENT: u8 = 1;
+const META_ABSENT: u8 = 0;
 
 pub fn region(group: u64) -> u64 {
     group + 1
@@ -89,6 +92,8 @@ pub struct Counters {
     pub writes: AtomicU64,
     pub queue_depth: AtomicU64,
     pub purges: AtomicU64,
+    /// Asked for and not over: while there is one, files may vanish.
+    pub purges_pending: AtomicU64,
     pub disk_bytes: AtomicU64,
 }
 
@@ -156,6 +161,7 @@ pub struct Writer {
     pub jobs: Receiver<Job>,
     /// Garbage that is left alone: purging sooner would rewrite live entries again and again.
     pub garbage_bytes_max: u64,
+    pub purge: Option<JoinHandle<()>>,
 }
 
 impl Writer {
@@ -173,11 +179,14 @@ impl Writer {
                     held = next;
                     self.write(&mut buffer, batches)
                 }
-                Job::Purge(live_bytes) => self.purge(live_bytes),
+                Job::Purge(live_bytes) => self.start_purge(live_bytes),
             };
             if let Err(reason) = outcome {
                 self.state.fail(&reason);
             }
+        }
+        if let Some(purge) = self.purge.take() {
+            let _ = purge.join();
         }
         // The engine's destructor truncates and syncs; its panics are expected after a failure.
         let Writer { engine, .. } = self;
@@ -222,20 +231,31 @@ impl Writer {
         Ok(())
     }
 
-    /// Deletes files once garbage outweighs what is alive; what blocks them is rewritten by raft-engine.
-    fn purge(&self, live_bytes: u64) -> std::result::Result<(), String> {
-        for _ in 0..PURGE_ROUNDS_MAX {
-            let used = self.engine.get_used_size() as u64;
-            self.state.counters.disk_bytes.store(used, Ordering::Relaxed);
-            if used <= 2 * live_bytes + self.garbage_bytes_max {
-                break;
-            }
-            self.state.counters.purges.fetch_add(1, Ordering::Relaxed);
-            let engine = &self.engine;
-            caught(|| engine.purge_expired_files())
-                .map_err(|panic| format!("purge failed: {panic}"))?
-                .map_err(|error| format!("purge failed: {error}"))?;
+    /// Deletes files once garbage outweighs what is alive; what blocks them is rewritten by raft-engine. That may be
+    /// many writes and syncs, so a thread of its own does it (raft-engine allows that) while batches go on: on this
+    /// one it held up commits for a second. One round a call: further ones make raft-engine rewrite what is in use.
+    fn start_purge(&mut self, live_bytes: u64) -> std::result::Result<(), String> {
+        let used = self.engine.get_used_size() as u64;
+        self.state.counters.disk_bytes.store(used, Ordering::Relaxed);
+        let is_running = self.purge.as_ref().is_some_and(|purge| !purge.is_finished());
+        if is_running || used <= 2 * live_bytes + self.garbage_bytes_max {
+            self.state.counters.purges_pending.fetch_sub(1, Ordering::Relaxed);
+            return Ok(());
         }
+        self.state.counters.purges.fetch_add(1, Ordering::Relaxed);
+        let (engine, state) = (Arc::clone(&self.engine), Arc::clone(&self.state));
+        let purge = move || {
+            let purged = caught(|| engine.purge_expired_files());
+            state.counters.purges_pending.fetch_sub(1, Ordering::Relaxed);
+            let outcome = match purged {
+                Ok(Ok(_)) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(panic) => panic,
+            };
+            state.fail(&format!("purge failed: {outcome}"));
+        };
+        let spawned = std::thread::Builder::new().name("riverbus-purge".into()).spawn(purge);
+        self.purge = Some(spawned.map_err(|error| format!("purge failed: {error}"))?);
         Ok(())
     }
 }
@@ -257,9 +277,10 @@ fn fill(buffer: &mut LogBatch, batch: Batch) -> std::result::Result<Vec<u8>, Str
             let mut prefixed = vec![META_PREFIX];
             prefixed.extend_from_slice(&key);
             match value {
-                Some(value) => buffer.put(region, prefixed, value).map_err(text)?,
-                None => buffer.delete(region, prefixed),
+                Some(value) => buffer.put(region, prefixed, [&[META_PRESENT], value.as_slice()].concat()),
+                None => buffer.put(region, prefixed, vec![META_ABSENT]),
             }
+            .map_err(text)?;
         }
         buffer.put(region, RECORD_KEY.to_vec(), change.record).map_err(text)?;
     }

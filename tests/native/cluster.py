@@ -4,6 +4,8 @@ It is the loop of consensus.md section 3 in its plainest form, for the tests of 
 loop is core/replica.py. A node's applied entries are its state; a snapshot's data is their count.
 """
 
+import os
+import time
 from collections.abc import Callable, Iterable
 
 from riverbus._native import ENTRY_CONF_CHANGE, LEADER, Log, LogDamaged, Raft
@@ -160,3 +162,11 @@ def log_content(log: Log, groups: Iterable[int]) -> dict[int, object] | LogDamag
         state = [status[name] for name in ("term", "vote", "commit", "first", "last", "voters", "learners")]
         content[group] = (state, terms, entries, log.get_meta(group, b"meta"), log.get_meta(group, b"snapshot"))
     return content
+
+
+def until_purged(log: Log) -> None:
+    """Purges run on a thread of their own; until they are over, files vanish. (In memory there are none.)"""
+    deadline = time.monotonic() + 30.0
+    while log.statistics().get("purges_pending", 0):
+        assert time.monotonic() < deadline, "a purge does not end"
+        os.sched_yield()

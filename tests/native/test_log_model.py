@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from riverbus._native import Log, Raft
-from tests.native.cluster import log_content, make_raft
+from tests.native.cluster import log_content, make_raft, until_purged
 from tests.native.test_messages import APPEND, HEARTBEAT, SNAPSHOT, entry, message, snapshot
 
 GROUPS = (1, 2, 3)
@@ -98,6 +98,7 @@ def live(path: Path, kind: str, seed: int, steps: int) -> None:
             log.close()
             log = Log.open(str(path / "log0"), file_bytes=16 << 10)
         else:
+            until_purged(log)
             shutil.copytree(path / f"log{generation}", path / f"log{generation + 1}")
             log.close()
             shutil.rmtree(path / f"log{generation}")
