@@ -81,7 +81,7 @@ class Engine:
         ]
         self.upkeep = Upkeep(self)
         self._dirty: set[int] = set()  # shards that the end of this turn has something to do for
-        self._pending_bytes_max = limits.NODE_INFLIGHT_BYTES_MAX
+        self._pending_bytes_max = limits.NODE_INFLIGHT_BYTES_MAX // settings.shards  # of each shard
 
     def _next_seq(self) -> int:
         self._seq += 1
@@ -275,6 +275,7 @@ class Engine:
         self.shards[shard].barriers.on_ready(context, index)
 
     def on_leader(self, replica: Replica) -> None:
+        self.upkeep.on_leader(self.shards[replica.shard])
         self._mark(replica.shard)
 
     def on_snapshot_installed(self, replica: Replica, old: Bus) -> None:
@@ -288,15 +289,12 @@ class Engine:
 
     def publish(self, channel: bytes, kind: int, payloads: list[bytes], waiter: Published) -> None:
         number = self._map.shard_of(channel)
-        if self.pending_bytes >= self._pending_bytes_max:
+        route = self.shards[number].route
+        if route.pending_bytes >= self._pending_bytes_max:
             waiter.failed(Overloaded("too many publishes of this node wait to be committed"))
             return
-        self.shards[number].route.submit(channel, kind, payloads, waiter, self.now + limits.COMMAND_DEADLINE_S)
+        route.submit(channel, kind, payloads, waiter, self.now + limits.COMMAND_DEADLINE_S)
         self._mark(number)
-
-    @property
-    def pending_bytes(self) -> int:
-        return sum(shard.route.pending_bytes for shard in self.shards)
 
     def fresh(self, channels: Sequence[bytes], done: Done) -> None:
         """See `Barriers`. `done` is told once: None when all the channels' shards are fresh, or the first error."""

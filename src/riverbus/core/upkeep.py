@@ -52,6 +52,16 @@ class Upkeep:
         self._up_since.pop(peer, None)
         self._unwritable.discard(peer)
 
+    def on_leader(self, shard: Shard) -> None:
+        """Before anything else is proposed: a new leader brings its rules, if others hold."""
+        replica = shard.replica
+        if replica.is_leader and self._rules_proposed.get(shard.number) != replica.term:
+            self._rules_proposed[shard.number] = replica.term
+            if rules_to_bytes(replica.bus.rules) != self._rules:
+                builder = BatchBuilder(self._engine.settings.origin)
+                builder.add_rules(self._rules)
+                replica.submit(None, 0, builder.finish(0))
+
     def on_tick(self) -> None:
         engine = self._engine
         for shard in engine.shards:
@@ -69,19 +79,8 @@ class Upkeep:
                 self._leads_since.pop(shard.number, None)
                 continue
             self._leads_since.setdefault(shard.number, engine.now)
-            self._maybe_propose_rules(shard)
             self._maybe_transfer(shard)
             self._maybe_send_snapshot_again(shard)
-
-    def _maybe_propose_rules(self, shard: Shard) -> None:
-        replica = shard.replica
-        if not replica.has_committed_in_term or self._rules_proposed.get(shard.number) == replica.term:
-            return
-        self._rules_proposed[shard.number] = replica.term
-        if rules_to_bytes(replica.bus.rules) != self._rules:
-            builder = BatchBuilder(self._engine.settings.origin)
-            builder.add_rules(self._rules)
-            replica.submit(None, 0, builder.finish(0))
 
     def _maybe_propose_clock(self, shard: Shard) -> None:
         engine, bus = self._engine, shard.replica.bus

@@ -24,10 +24,10 @@ from pydantic import SecretStr
 from riverbus import limits
 from riverbus._native import Log
 from riverbus.core.engine import Engine
-from riverbus.core.rules import ChannelRule, Rules
 from riverbus.core.shard import Settings
 from riverbus.peer_messages import PeerMessage
 from riverbus.runtime.admin import AdminServer
+from riverbus.runtime.channel_rules import rules_of
 from riverbus.runtime.clients import ClientServer, descriptor_budget
 from riverbus.runtime.config import Config
 from riverbus.runtime.identity import Identity, open_identity
@@ -45,25 +45,6 @@ _DISK_LOOK_S = 1.0
 
 class NodeFailure(Exception):
     """Why the node stopped by itself, in words for an operator."""
-
-
-def rules_of(config: Config) -> Rules:
-    """The channel rules that the configuration asks for; what a rule leaves out is as in [history]."""
-    default = config.history
-    channels = tuple(
-        ChannelRule(
-            match=channel.match,
-            count=default.count if channel.history.count is None else channel.history.count,
-            age_ms=default.age if channel.history.age is None else channel.history.age,
-            bytes=default.bytes if channel.history.bytes is None else channel.history.bytes,
-        )
-        for channel in config.channel
-    )
-    return Rules(
-        channels=channels,
-        default=ChannelRule(count=default.count, age_ms=default.age, bytes=default.bytes),
-        shard_bytes_max=max(1, config.limits.retained // config.node.shards),
-    )
 
 
 class Node:

@@ -67,12 +67,14 @@ class ChannelHistory:
     sessions: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     values: dict[MessageId, list[Hashable]] = field(default_factory=lambda: defaultdict(list))  # distinct ones
     ids: dict[Hashable, list[MessageId]] = field(default_factory=lambda: defaultdict(list))  # distinct ones
+    attempts: dict[Hashable, int] = field(default_factory=lambda: defaultdict(int))  # publishes that may have an effect
     order: list[MessageId] = field(default_factory=list)
 
     def add(self, event: Event) -> None:
         match event.operation:
             case "publish":
                 self.publishes.append(event)
+                self.attempts[event.value] += event.result != "fail"
             case "read_all":
                 self.full_reads.append(event)
             case "read":
@@ -86,10 +88,15 @@ class ChannelHistory:
                 ids.append(event.id)
 
     def id_of(self, event: Event) -> MessageId | None:
+        """The event's own id, or the one under which its value was seen elsewhere: a retry's may have been another."""
         if event.id is not None:
             return event.id
         ids = self.ids.get(event.value)
         return ids[0] if ids else None
+
+    def sure_id_of(self, event: Event) -> MessageId | None:
+        """None also where the value may have been published twice, so that no id is surely this event's."""
+        return None if event.id is None and self.attempts[event.value] > 1 else self.id_of(event)
 
     def read_values(self, full_read: Event) -> set[Hashable]:
         return {event.value for event in self.reads.get(full_read.client, ())}
@@ -180,7 +187,7 @@ def order(history: ChannelHistory) -> Iterator[str]:
         for event in events:
             if event.operation not in ("read", "deliver"):
                 continue
-            id_ = history.id_of(event)
+            id_ = history.sure_id_of(event)
             if id_ is None:
                 continue
             if last is not None and id_ <= last[0]:
@@ -216,11 +223,11 @@ def real_time(history: ChannelHistory) -> Iterator[str]:
     at = 0
     for event in by_invoked:
         while at < len(by_done) and by_done[at].done < event.invoked:
-            acked_id = history.id_of(by_done[at])
+            acked_id = history.sure_id_of(by_done[at])
             if acked_id is not None and (highest is None or acked_id > highest[0]):
                 highest = (acked_id, by_done[at])
             at += 1
-        id_ = history.id_of(event)
+        id_ = history.sure_id_of(event)
         if highest is not None and id_ is not None and id_ <= highest[0]:
             earlier = f"{_publish(highest[1])} was acknowledged at {highest[0]}"
             yield f"{_publish(event)} has {id_}, but began after {earlier}"
@@ -230,7 +237,7 @@ def session_order(history: ChannelHistory) -> Iterator[str]:
     """C9: one client's acknowledged publishes have rising ids in the order in which it sent them."""
     last: dict[str, tuple[MessageId, Event]] = {}
     for event in history.publishes:
-        id_ = history.id_of(event)
+        id_ = history.sure_id_of(event)
         if event.result != "ok" or id_ is None:
             continue
         before = last.get(event.client)
@@ -306,7 +313,7 @@ def _skips(history: ChannelHistory) -> Iterator[tuple[str, MessageId, Event, boo
         position: MessageId | None = None
         is_first = True
         for event in events:
-            id_ = history.id_of(event) if event.operation == "deliver" else event.id
+            id_ = history.sure_id_of(event) if event.operation == "deliver" else event.id
             if event.operation == "subscribe":
                 position, is_first = id_ or ID_MIN, True
             elif event.operation == "gap":
@@ -317,6 +324,8 @@ def _skips(history: ChannelHistory) -> Iterator[tuple[str, MessageId, Event, boo
                     if missing:
                         yield session, position, event._replace(id=id_), is_first, missing
                 position, is_first = id_, False
+            elif history.attempts[event.value] > 1:
+                position = None  # it may be any of several
 
 
 def _repeated(reader: str, events: list[Event], effects: dict[Hashable, set[object]]) -> Iterator[str]:

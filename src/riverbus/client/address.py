@@ -1,0 +1,90 @@
+"""Where the cluster is: `redis://[user:password@]host[:port][,host[:port]...][/0][?options]`, or `rediss://` for TLS.
+
+As redis-py's URLs, but with several nodes of the cluster, each of which takes any command. Options are the fields of
+`Address` that are in `OPTIONS`; an unknown one is an error. Passwords never show in `repr`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ssl
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote
+
+PORT_DEFAULT = 6380
+OPTIONS = ("client_name", "deadline", "reply_timeout", "ssl_ca_certs", "ssl_cert_reqs")
+
+
+@dataclass(frozen=True)
+class Address:
+    hosts: tuple[tuple[str, int], ...]
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+    client_name: str | None = None
+    deadline: float = 10.0  # seconds for which what was not accepted is tried again
+    reply_timeout: float = 3.0  # seconds of silence with a command in flight, after which a connection is dead
+
+
+def parse_url(url: str, tls: ssl.SSLContext | None = None, client_name: str | None = None) -> Address:
+    """Raises ValueError, which names the part that is wrong and never the password."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in ("redis", "rediss"):
+        raise ValueError("a Riverbus URL starts with redis:// or rediss://")
+    rest, _, query = rest.partition("?")
+    place, _, database = rest.partition("/")
+    if database not in ("", "0"):
+        raise ValueError(f"there is only database 0, not {database!r}")
+    credentials, _, hosts = place.rpartition("@")
+    user, has_password, password = credentials.partition(":")
+    options = _options(query)
+    return Address(
+        hosts=tuple(_host(part) for part in hosts.split(",")),
+        user=unquote(user) or None,
+        password=unquote(password) if has_password else None,
+        tls=tls if tls is not None or scheme == "redis" else _tls_context(options),
+        client_name=client_name or options.get("client_name"),
+        deadline=_seconds(options, "deadline", Address.deadline),
+        reply_timeout=_seconds(options, "reply_timeout", Address.reply_timeout),
+    )
+
+
+def _options(query: str) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
+    for name in options:
+        if name not in OPTIONS:
+            near = difflib.get_close_matches(name, OPTIONS, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"unknown option {name!r} in the URL{hint}")
+    return options
+
+
+def _seconds(options: dict[str, str], name: str, default: float) -> float:
+    value = float(options.get(name, default))
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be a number of seconds above 0, not {options[name]!r}")
+    return value
+
+
+def _host(part: str) -> tuple[str, int]:
+    if part.startswith("["):  # [::1]:6380
+        host, bracket, port = part[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")):
+            raise ValueError(f"not a host and port: {part!r}")
+        port = port[1:]
+    else:
+        host, _, port = part.partition(":")
+    if port and not (port.isdigit() and 0 < int(port) < 65_536):
+        raise ValueError(f"not a host and port: {part!r}")
+    return host or "127.0.0.1", int(port) if port else PORT_DEFAULT
+
+
+def _tls_context(options: dict[str, str]) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+    wanted = options.get("ssl_cert_reqs", "required")
+    if wanted not in ("required", "none"):
+        raise ValueError(f"ssl_cert_reqs is 'required' or 'none', not {wanted!r}")
+    if wanted == "none":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

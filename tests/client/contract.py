@@ -1,0 +1,134 @@
+"""What every `Bus` does, whatever carries its bytes: run by each implementation's own test file.
+
+`check_all` takes a function that opens a fresh bus; each check uses channels of its own, so that one bus does for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+from riverbus import Bus, Gap, Message, MessageId
+
+OpenBus = Callable[[], AbstractAsyncContextManager[Bus]]
+Check = Callable[[Bus], Awaitable[None]]
+
+
+async def publish_returns_rising_ids(bus: Bus) -> None:
+    ids = [await bus.publish("ids", b"%d" % i) for i in range(10)]
+    assert all(isinstance(each, MessageId) for each in ids)
+    assert ids == sorted(set(ids))
+
+
+async def concurrent_publishes_keep_the_order_of_the_calls(bus: Bus) -> None:
+    ids = await asyncio.gather(*(bus.publish("order", b"%d" % i) for i in range(500)))
+    assert ids == sorted(set(ids))
+    assert [message.payload for message in await bus.history("order")] == [b"%d" % i for i in range(500)]
+
+
+async def history_is_cut_by_ids_limit_and_direction(bus: Bus) -> None:
+    ids = [await bus.publish("past", f"m{i}") for i in range(40)]
+    everything = [Message("past", id_, f"m{i}".encode()) for i, id_ in enumerate(ids)]
+    assert await bus.history("past") == everything
+    assert await bus.history("past", reverse=True) == everything[::-1]
+    assert await bus.history("past", limit=3) == everything[:3]
+    assert await bus.history("past", limit=25) == everything[:25]
+    assert await bus.history("past", limit=25, reverse=True) == everything[::-1][:25]
+    assert await bus.history("past", ids[10], str(ids[12])) == everything[10:13]
+    assert await bus.history("past", f"({ids[10]}", ids[12]) == everything[11:13]
+    assert await bus.length("past") == 40
+
+
+async def a_channel_never_published_to_is_empty(bus: Bus) -> None:
+    assert await bus.history("nothing") == []
+    assert await bus.length("nothing") == 0
+
+
+async def a_live_subscription_gets_what_follows_it(bus: Bus) -> None:
+    await bus.publish("live", "before")
+    async with bus.subscribe("live", on_gap="raise") as subscription:
+        id_ = await bus.publish("live", "after")
+        assert await take(subscription, 1) == [Message("live", id_, b"after")]
+
+
+async def a_subscription_since_the_beginning_goes_from_history_to_live(bus: Bus) -> None:
+    ids = [await bus.publish("resume", b"%d" % i) for i in range(30)]
+    async with bus.subscribe("resume", since="0-0", on_gap="raise") as subscription:
+        ids += [await bus.publish("resume", b"%d" % i) for i in range(30, 60)]
+        assert await take(subscription, 60) == [Message("resume", id_, b"%d" % i) for i, id_ in enumerate(ids)]
+
+
+async def a_subscription_since_an_id_starts_right_after_it(bus: Bus) -> None:
+    ids = [await bus.publish("since", b"%d" % i) for i in range(5)]
+    async with bus.subscribe("since", since=ids[2], on_gap="raise") as subscription:
+        assert [message.id for message in await take(subscription, 2)] == ids[3:]
+
+
+async def one_subscription_holds_several_channels(bus: Bus) -> None:
+    await bus.publish("left", "old")
+    await bus.publish("right", "old")
+    async with bus.subscribe("left", "right", since={"left": "0-0"}, on_gap="raise") as subscription:
+        await bus.publish("right", "new")
+        found = await take(subscription, 2)
+    assert {(message.channel, message.payload) for message in found} == {("left", b"old"), ("right", b"new")}
+
+
+async def a_pattern_gets_live_messages_without_ids(bus: Bus) -> None:
+    async with bus.subscribe(pattern="match.*") as subscription:
+        await bus.publish("other", "no")
+        await bus.publish("match.one", "yes")
+        assert await take(subscription, 1) == [Message("match.one", None, b"yes", pattern="match.*")]
+
+
+async def names_and_payloads_are_any_bytes(bus: Bus) -> None:
+    name, payload = b"\x00\xff\r\n", bytes(range(256)) * 300
+    async with bus.subscribe(name, on_gap="raise") as subscription:
+        await bus.publish(name, payload)
+        (message,) = await take(subscription, 1)
+    assert message.payload == payload
+    assert message.channel.encode("utf-8", "surrogateescape") == name
+    assert (await bus.history(message.channel))[0] == message
+
+
+async def a_closed_subscription_ends_its_iteration(bus: Bus) -> None:
+    subscription = bus.subscribe("closing")
+    async with subscription:
+        pass
+    assert [item async for item in subscription] == []
+
+
+CHECKS: list[Check] = [
+    publish_returns_rising_ids,
+    concurrent_publishes_keep_the_order_of_the_calls,
+    history_is_cut_by_ids_limit_and_direction,
+    a_channel_never_published_to_is_empty,
+    a_live_subscription_gets_what_follows_it,
+    a_subscription_since_the_beginning_goes_from_history_to_live,
+    a_subscription_since_an_id_starts_right_after_it,
+    one_subscription_holds_several_channels,
+    a_pattern_gets_live_messages_without_ids,
+    names_and_payloads_are_any_bytes,
+    a_closed_subscription_ends_its_iteration,
+]
+
+each_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+
+
+async def run(open_bus: OpenBus, check: Check) -> None:
+    async with asyncio.timeout(20), open_bus() as bus:
+        await check(bus)
+
+
+async def take(subscription: object, count: int) -> list[Message]:
+    """The next `count` items, all of which are messages."""
+    found: list[Message] = []
+    async with asyncio.timeout(10):
+        async for item in subscription:  # type: ignore[attr-defined]
+            assert not isinstance(item, Gap)
+            found.append(item)
+            if len(found) == count:
+                break
+    return found
