@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 import uvloop
@@ -253,14 +254,15 @@ def test_a_subscriber_that_never_reads_costs_bounded_memory_and_gets_the_rest_or
         async with serving(node) as server:
             slow, publisher = await server.connect(), await server.connect()
             await slow.subscribe(b"chat")
-            slow.writer.transport.pause_reading()
+            slow_transport = cast(asyncio.Transport, slow.writer.transport)
+            slow_transport.pause_reading()
             session = next(iter(node.sessions.by_id.values()))
             for _ in range(400):  # 25 MiB
                 assert await publisher.ask(b"PUBLISH", b"chat", payload) == b":1"
             assert session.is_blocked
             held = session.output.transport.get_write_buffer_size()  # type: ignore[attr-defined]
             assert held < limits.OUTBOX_HIGH_BYTES + limits.BEHIND_READ_BYTES
-            slow.writer.transport.resume_reading()
+            slow_transport.resume_reading()
             assert await publisher.ask(b"PUBLISH", b"chat", b"the last") == b":1"
             received, gaps = 0, 0
             while (line := await slow.line()) != b"the last":

@@ -77,7 +77,9 @@ class Lag:
 
     def fall_behind(self, key: Key, after: MessageId) -> None:
         """Read the channel from the window, from just after `after`; unless a cursor does so already."""
-        if key not in self._cursors and key not in self._sleeping:
+        if key in self._sleeping:  # the state was replaced by a newer one: the cursor may not be ahead of it any more
+            self._cursors[key] = self._sleeping.pop(key)
+        elif key not in self._cursors:
             self._cursors[key] = after
             if len(self._cursors) + len(self._sleeping) > limits.BEHIND_CURSORS_MAX:
                 self._session.disconnect(TOO_MANY_CURSORS)

@@ -173,6 +173,11 @@ class Session:
             self.lag.clear()
         self.outbox.clear()
 
+    def release(self) -> None:
+        """After the turn in which it was closed: break its cycles, for nobody collects them (runtime/memory.py)."""
+        self.lag = None
+        del self.pipeline.owner, self.outbox, self.pipeline
+
     # --- the end of a turn ------------------------------------------------------------------------------------------
 
     def mark_dirty(self) -> None:

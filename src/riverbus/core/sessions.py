@@ -33,6 +33,7 @@ class Sessions:
         self.blocked = BlockedReads()
         self.fanout = Fanout(self.counters, self.dirty, self.blocked)
         self.by_id: dict[int, Session] = {}
+        self._closed: list[Session] = []  # in this turn
         self._started_at: float | None = None  # the first turn's time: there is none before
         self.rejected = 0  # connections that the front refused, which counts them here
         self._last_id = 0
@@ -61,6 +62,7 @@ class Sessions:
     def forget(self, session: Session) -> None:
         """For Session.on_closed."""
         del self.by_id[session.id]
+        self._closed.append(session)
 
     # --- the end of a turn ------------------------------------------------------------------------------------------
 
@@ -98,6 +100,10 @@ class Sessions:
                 session.output.write(data)
             if session.pipeline.is_closing and session.close_after_flush and not session.is_closed:
                 session.output.close()
+        if self._closed:
+            closed, self._closed = self._closed, []
+            for session in closed:
+                session.release()
 
     # --- other nodes, other states ----------------------------------------------------------------------------------
 

@@ -1,0 +1,74 @@
+"""How all commands speak: tables and colours on a terminal, raw lines in a pipe, JSON lines with --json.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 it worked, 1 it failed, 2 the command
+line or the configuration is wrong. An error is one line (or one a problem), never a traceback.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from typing import Any, NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+
+FAILED = 1
+USAGE = 2
+
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+_encoder = msgspec.json.Encoder()
+
+
+def is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def console() -> Console:
+    """Made when it is used: standard output may have been replaced."""
+    return Console(highlight=False)
+
+
+def fail(*problems: str, code: int = FAILED) -> NoReturn:
+    for problem in problems:
+        print(f"riverbus: {problem}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def reason(error: BaseException) -> str:
+    """One line, never empty: some of uvloop's errors have no text of their own."""
+    text = (error.strerror if isinstance(error, OSError) else "") or str(error)
+    if not text and isinstance(error, OSError) and error.errno is not None:
+        text = os.strerror(error.errno)
+    return text or type(error).__name__
+
+
+def print_json(value: Any) -> None:
+    write_line(_encoder.encode(value))
+
+
+def write_line(line: bytes) -> None:
+    """At once: whoever reads the pipe wants the message, not the buffer. When they have enough, the command ends."""
+    try:
+        sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # Python flushes once more at exit, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+def payload_fields(payload: bytes) -> dict[str, str]:
+    """A payload in JSON: as text if it is text."""
+    try:
+        return {"payload": payload.decode()}
+    except UnicodeDecodeError:
+        return {"payload_base64": base64.b64encode(payload).decode()}
+
+
+def printable(payload: bytes) -> str:
+    """A payload for people: control characters, which could drive their terminal, are escaped."""
+    text = payload.decode(errors="backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
