@@ -50,9 +50,9 @@ def fuzz(
     from riverbus.fuzz.search import Search
 
     sys.path.insert(0, os.getcwd())
-    subjects = [_loaded(each) for each in (interface, reference, test)]
+    declared, right, other = (_loaded(each) for each in (interface, reference, test))
     try:
-        contract = make_contract(*subjects, errors="message" if messages else "type")
+        contract = make_contract(declared, right, other, errors="message" if messages else "type")
         search = Search(contract, calls, SHRINKS_MAX)
         file = TestFile(contract)
         file.add_search({"examples": examples, "calls_max": calls, "seed": seed})
@@ -62,19 +62,21 @@ def fuzz(
     except Exception as error:  # noqa: BLE001 - a generator, a comparison or an invariant of the user's
         traceback.print_exc()
         output.fail(f"the comparison could not go on: {type(error).__name__}: {error}", code=output.USAGE)
-    shown = disagreement(contract, search, found) if found is not None else None
     if found is not None:
         file.add_found(found)
     if to is not None:
         _write(to, file.text())
     elif not run:
         output.write_line(file.text().rstrip("\n").encode())
-    if shown is not None:
+    if found is not None:
+        shown = disagreement(contract, search, found)
         output.write_line(shown.source.rstrip("\n").encode())
         output.fail(f"{test} differs from {reference} after {shown.calls} calls: {found.difference}")
     if run:
         figures = search.figures
-        output.write_line(f"{figures.runs} runs of {figures.calls} calls: no difference".encode())
+        output.write_line(
+            f"{figures.runs} runs, {figures.calls} calls, of which {figures.raised} raised: no difference".encode()
+        )
 
 
 def _loaded(target: str) -> Any:

@@ -1,15 +1,20 @@
-"""`riverbus sim`: clusters in a simulated world, from seeds; exit code 1 when a promise is broken, with how to see it again."""
+"""`riverbus sim`: clusters in a simulated world, from seeds. Exit code 1 when a promise is broken, and how to replay it.
+
+`--scenario FILE` tells a story of tests/scenarios instead, and prints it with what comes of it.
+"""
 
 from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 import xxhash
 
 from riverbus.cli import output
+from riverbus.sim import scenario
 from riverbus.sim.campaign import Outcome, Totals, replay_command, run_seeds, shrink
 from riverbus.sim.world import Options
 
@@ -30,9 +35,15 @@ def sim(
     shrink_s: Annotated[
         float, typer.Option("--shrink", metavar="SECONDS", min=0, help="How long to look for fewer faults that fail.")
     ] = 120.0,
+    story: Annotated[
+        Path | None, typer.Option("--scenario", metavar="FILE", help="Tell this story, and nothing else.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="The figures as one JSON object on the last line.")] = False,
 ) -> None:
     """Run whole clusters in virtual time, with every fault we can think of, and check what they promise."""
+    if story is not None:
+        _tell_story(story)
+        return
     only = None if only_faults is None else tuple(int(number) for number in only_faults.split(",") if number)
     totals = Totals()
     began = time.monotonic()
@@ -51,6 +62,13 @@ def sim(
             output.write_line(f"{name:20} {value}".encode())
     if totals.failed:
         raise typer.Exit(output.FAILED)
+
+
+def _tell_story(file: Path) -> None:
+    try:
+        output.write_line(scenario.run(file.read_text()).rstrip("\n").encode())
+    except scenario.ScenarioError as error:
+        output.fail(f"{file}: {error}")
 
 
 def _tell(outcome: Outcome, shrink_s: float) -> None:
