@@ -45,6 +45,7 @@ CLOCK_ENTRY_S = 10.0  # a shard with something to expire gets an entry with the 
 # --- entries, snapshots and the log -----------------------------------------------------------------------------------
 ENTRY_BYTES_TARGET = 256 * KIB  # a turn's batch is cut here: apply time of one entry stays near a millisecond
 GATHER_S = 0.001  # publishes that keep arriving wait that long to share an entry; a lone one waits for one empty turn
+ROUND_S = 0.005  # ... and for what was proposed before to be committed; then they share another round
 RAFT_MESSAGE_BYTES_MAX = 1 * MIB  # raft-rs max_size_per_msg
 RAFT_INFLIGHT_MESSAGES_MAX = 64
 RAFT_UNCOMMITTED_BYTES_MAX = 32 * MIB

@@ -81,6 +81,9 @@ class Engine:
         ]
         self.upkeep = Upkeep(self)
         self._has_arrivals = False  # publishes came in this turn
+        self._arrivals = 0  # ... and since the last round began
+        self._arrivals_expected = 0
+        self._proposed_at = 0.0
         self._gathering_since: float | None = None
         self._dirty: set[int] = set()  # shards that the end of this turn has something to do for
         self._pending_bytes_max = limits.NODE_INFLIGHT_BYTES_MAX // settings.shards  # of each shard
@@ -177,6 +180,7 @@ class Engine:
         if error is None:
             replica.submit(peer, forward.seq, forward.batch)
             self._has_arrivals = True
+            self._arrivals += 1
             self._mark(forward.shard)
         else:
             self.links.send(peer, Rejected(forward.shard, forward.seq, error.code, str(error.args[0])))
@@ -215,21 +219,29 @@ class Engine:
         self.sessions.end_turn()
 
     def _is_gathering(self) -> bool:
-        """Publishes still arrive, turn after turn: let the next turn's share their entry, but no longer than GATHER_S.
+        """Are publishes still to come that should share the next entry? Then it waits, no longer than GATHER_S.
 
-        A round of consensus costs much the same for one message as for a hundred. Many clients that each wait for
-        their reply send their next publishes within a few turns of each other; without this each turn has a round.
+        A round of consensus costs much the same for one message as for a hundred. Clients that each wait for their
+        reply come back within a few turns of each other: as many as the last round had are waited for.
         """
-        if not self._has_arrivals:
-            self._gathering_since = None
+        has_arrivals, self._has_arrivals = self._has_arrivals, False
+        if not self._arrivals:
             return False
-        self._has_arrivals = False
+        if self.now - self._proposed_at < limits.ROUND_S and any(
+            not self.shards[number].replica.is_settled for number in self._dirty
+        ):
+            self._gathering_since = None
+            return True
         if self._gathering_since is None:
             self._gathering_since = self.now
-        elif self.now - self._gathering_since >= limits.GATHER_S:
+            self.timers.schedule(self.now + limits.GATHER_S, self._touch)
+        is_over = self.now - self._gathering_since >= limits.GATHER_S
+        if is_over or (not has_arrivals and self._arrivals >= self._arrivals_expected):
             self._gathering_since = None
+            self._arrivals_expected, self._arrivals = self._arrivals, 0
             return False
-        self._touch()
+        if has_arrivals:
+            self._touch()
         return True
 
     def _end_shard_turn(self, shard: Shard) -> None:
@@ -239,6 +251,7 @@ class Engine:
             shard.barriers.submit(self.now)
             replica.advance()
         if replica.has_submitted:
+            self._proposed_at = self.now
             replica.propose(self._wall_ms)
             replica.advance()  # what a transfer of leadership holds up is tried again at the next tick
         if shard.has_slices:
@@ -316,6 +329,7 @@ class Engine:
             return
         route.submit(channel, kind, payloads, waiter, self.now + limits.COMMAND_DEADLINE_S)
         self._has_arrivals = True
+        self._arrivals += 1
         self._mark(number)
 
     def fresh(self, channels: Sequence[bytes], done: Done) -> None:

@@ -63,6 +63,7 @@ class Replica:
         self.applied_index = bus.applied_index
         self.logged_bytes = 0  # of entries applied since the start; what snapshots and compaction measure by
         self.has_committed_in_term = False
+        self.proposed_index = 0
         self.awaits_batch = 0  # the last batch of the log that this replica has something in
         self._links = links
         self._host = host
@@ -83,6 +84,11 @@ class Replica:
     def want_clock_entry(self) -> None:
         """Let the next proposal go out even if it is empty: an entry whose time expires what is due."""
         self._wants_clock_entry = True
+
+    @property
+    def is_settled(self) -> bool:
+        """All that this leader proposed is applied."""
+        return self.proposed_index <= self.applied_index
 
     @property
     def has_submitted(self) -> bool:
@@ -109,7 +115,7 @@ class Replica:
 
     def _propose_entry(self, wall_ms: int, submitted: list[tuple[int | None, int, bytes]]) -> None:
         try:
-            index, _ = self.raft.propose(encode_entry(wall_ms, [batch for _, _, batch in submitted]))
+            self.proposed_index, _ = index, _ = self.raft.propose(encode_entry(wall_ms, [batch for _, _, batch in submitted]))
         except NotLeader:
             self._reject(submitted, NotAccepted.code, "this node no longer leads the shard")
             return
