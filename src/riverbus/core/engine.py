@@ -84,6 +84,7 @@ class Engine:
         self._arrivals = 0  # ... and since the last round began
         self._arrivals_expected = 0
         self._proposed_at = 0.0
+        self._is_round_timed = False  # a timer ends the wait for the round under way
         self._gathering_since: float | None = None
         self._dirty: set[int] = set()  # shards that the end of this turn has something to do for
         self._pending_bytes_max = limits.NODE_INFLIGHT_BYTES_MAX // settings.shards  # of each shard
@@ -230,6 +231,9 @@ class Engine:
         if self.now - self._proposed_at < limits.ROUND_S and any(
             not self.shards[number].replica.is_settled for number in self._dirty
         ):
+            if not self._is_round_timed:
+                self._is_round_timed = True
+                self.timers.schedule(self._proposed_at + limits.ROUND_S, self._on_round_late)
             self._gathering_since = None
             return True
         if self._gathering_since is None:
@@ -243,6 +247,10 @@ class Engine:
         if has_arrivals:
             self._touch()
         return True
+
+    def _on_round_late(self) -> None:
+        self._is_round_timed = False
+        self._touch()
 
     def _end_shard_turn(self, shard: Shard) -> None:
         replica = shard.replica
