@@ -1,4 +1,4 @@
-"""`riverbus sim`: clusters in a simulated world, from seeds. Exit code 1 when a promise is broken, and how to replay it.
+"""`riverbus sim`: clusters in a simulated world, from seeds. Exit code 1 when a promise breaks, and how to replay it.
 
 `--scenario FILE` tells a story of tests/scenarios instead, and prints it with what comes of it.
 """

@@ -1,7 +1,8 @@
-"""Simulated clients: they speak RESP bytes through wire/redis to a session of a simulated node, as a socket would.
+"""Simulated connections of clients: RESP bytes through wire/redis to a session of a simulated node, as by a socket.
 
 A connection delivers in order, each way after a delay. It dies with its node's process, and then its client learns so.
-A client that stops reading fills its socket: the session is told, as runtime/clients.py tells it.
+A client that stops reading fills its socket: the session is told, as runtime/clients.py tells it. One that vanishes
+is not noticed by the node until its kernel gives up.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from riverbus.wire.redis import RedisProtocol
 if TYPE_CHECKING:
     from riverbus.sim.node import SimNode
 
-_SOCKET_BYTES = 64 * 1024  # of a client that does not read: then the session is blocked
+SOCKET_BYTES = 16 * 1024  # of a client that does not read: then the session is blocked
+DELAY_S = (0.0001, 0.001)
+GIVE_UP_S = 10.0  # a kernel's patience with a peer that vanished
 
 RESP2, RESP3 = Resp2Encoder(), Resp3Encoder()
 
@@ -33,7 +36,13 @@ class SimConnection:
     """One connection of a client to a node; `on_reply` gets each reply and push, `on_closed` the end."""
 
     def __init__(
-        self, clock: Clock, random: Random, node: SimNode, on_reply: Callable[[object], None], on_closed: Callable[[], None]
+        self,
+        clock: Clock,
+        random: Random,
+        node: SimNode,
+        address: str,
+        on_reply: Callable[[object], None],
+        on_closed: Callable[[], None],
     ) -> None:
         assert node.engine is not None
         self._clock = clock
@@ -48,10 +57,10 @@ class SimConnection:
         self._unread: list[bytes] = []
         self._unread_bytes = 0
         self._is_blocked = False
+        self._is_heard = True
         self.is_reading = True
         self.is_open = True
-        engine = node.engine
-        self.session = engine.sessions.open(self, RESP2, RESP3, f"sim:{id(self) % 60_000}", f"node:{node.id}", clock.now)
+        self.session = node.engine.sessions.open(self, RESP2, RESP3, address, f"node:{node.id}", clock.now)
         node.connections.append(self)
 
     # --- the client's side ------------------------------------------------------------------------------------------
@@ -59,17 +68,27 @@ class SimConnection:
     def send(self, data: bytes) -> None:
         self._after_delay(0, lambda: self._arrive_at_node(data))
 
-    def close(self) -> None:
-        """The client hangs up (core/ports.py Output.close has the same name: the server's flush and close)."""
+    def hang_up(self) -> None:
+        """The client closes; its program learns nothing more. What it sent before still arrives."""
         if self.is_open:
             self.is_open = False
-            if self.node.life == self._life and self.node.is_alive:
-                self.session.on_closed()
-                self.node.connections.remove(self)
-            self._after_delay(1, self._on_closed)
+            self._after_delay(0, self._node_learns)
 
-    def abort(self) -> None:
-        self.close()
+    def vanish(self) -> None:
+        """The client's machine is gone without a word."""
+        if self.is_open:
+            self.is_open = self.is_reading = self._is_heard = False
+            self._clock.after(GIVE_UP_S, self._node_learns)
+
+    def _node_learns(self) -> None:
+        if self.node.life == self._life and self._forget():
+            self.node.on_hang_up(self.session)
+
+    def _forget(self) -> bool:
+        is_known = self in self.node.connections
+        if is_known:
+            self.node.connections.remove(self)
+        return is_known
 
     def stop_reading(self) -> None:
         self.is_reading = False
@@ -80,38 +99,43 @@ class SimConnection:
         for data in unread:
             if self.is_open:  # else the program has moved on to another connection
                 self._parse(data)
-        if self._is_blocked and self.is_open and self._is_node_up():
+        if self._is_blocked and self.is_open and self.node.life == self._life:
             self._is_blocked = False
-            self.node.input()
-            self.session.on_writable()
+            self.node.on_client_bytes(self.session.on_writable)
 
-    # --- the node's side --------------------------------------------------------------------------------------------
+    # --- the node's side (core/ports.py Output) -----------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
         """Bytes of the session, at the end of a turn."""
-        if not self.is_open:
-            return
-        self._after_delay(1, lambda: self._arrive_at_client(data))
+        if self.is_open:
+            self._after_delay(1, lambda: self._arrive_at_client(data))
         if not self.is_reading:
             self._unread_bytes += len(data)
-            if self._unread_bytes > _SOCKET_BYTES and not self._is_blocked:
+            if self._unread_bytes > SOCKET_BYTES and not self._is_blocked:
                 self._is_blocked = True
                 self.session.on_blocked()
+
+    def close(self) -> None:
+        """The session flushed what it had and closes."""
+        self.session.on_closed()
+        self.abort()
+
+    def abort(self) -> None:
+        """The session gave the client up."""
+        self._forget()
+        self.on_node_gone()
 
     def on_node_gone(self) -> None:
         if self.is_open:
             self.is_open = False
             self._after_delay(1, self._on_closed)
 
-    def _is_node_up(self) -> bool:
-        return self.node.life == self._life and self.node.is_running
-
     def _arrive_at_node(self, data: bytes) -> None:
-        if self.is_open and self.node.life == self._life:
+        if self._is_heard and self.node.life == self._life:
             self.node.on_client_bytes(lambda: self._handle(data))
 
     def _handle(self, data: bytes) -> None:
-        if self.is_open:
+        if not self.session.is_closed:
             self.session.handle(self._protocol.receive_data(data))
 
     def _arrive_at_client(self, data: bytes) -> None:
@@ -128,6 +152,6 @@ class SimConnection:
             self._on_reply(reply)
 
     def _after_delay(self, way: int, action: Callable[[], None]) -> None:
-        at = max(self._clock.now + self._random.uniform(0.0001, 0.001), self._arrival[way])
+        at = max(self._clock.now + self._random.uniform(*DELAY_S), self._arrival[way])
         self._arrival[way] = at
         self._clock.at(at, action)

@@ -1,7 +1,8 @@
 """What goes wrong in a simulated world: drawn from the seed one after the other, each logged, each undone.
 
-At most a minority of the nodes is down, paused or cut off at a time for most seeds; some seeds take more, since safety
-must hold then too. `Options.only_faults` replays a run with some of its faults only: that is how a failure is shrunk.
+Some seeds take more than a minority of the nodes at a time, since safety must hold then too. What can't be undone
+(a wiped directory, flipped bits) strikes a minority in all. Each fault has a generator of its own, so that
+`Options.only_faults`, which replays a run with some of its faults only, changes no other: so a failure is shrunk.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
+
+from riverbus.sim.network import Way
+from riverbus.sim.swarm import Weather
 
 if TYPE_CHECKING:
     from riverbus.sim.node import SimNode
@@ -19,58 +23,50 @@ class Faults:
     def __init__(self, world: World) -> None:
         self._world = world
         self._random = Random(world.random.getrandbits(64))
-        self._kinds: list[Callable[[Random], str]] = [
-            self._crash,
-            self._crash_all,
-            self._pause,
-            self._isolate,
-            self._one_way,
-            self._halves,
-            self._bad_weather,
-            self._stuck_disk,
-            self._full_disk,
-            self._clock_jump,
-        ]
-        # Swarm: each seed has its own subset of faults, so that combinations differ from run to run.
-        self._swarm = [kind for kind in self._kinds if self._random.random() < 0.6] or [self._crash]
-        self._pace_s = self._random.uniform(0.5, 4.0)
+        self._kinds: list[Callable[[Random], str]] = [getattr(self, f"_{kind}") for kind in world.swarm.fault_kinds]
         self._until = 0.0
         self._drawn = 0
+        self._casualties: set[int] = set()
         self.log: list[str] = []
+        self.struck: list[int] = []  # their positions, for `only_faults`
 
     def begin(self, until: float) -> None:
         self._until = until
         self._schedule()
 
     def _schedule(self) -> None:
-        self._world.clock.after(self._random.expovariate(1 / self._pace_s), self._strike)
+        self._world.clock.after(self._random.expovariate(1 / self._world.swarm.fault_pace_s), self._strike)
 
     def _strike(self) -> None:
-        if self._world.clock.now >= self._until:
+        world = self._world
+        if world.clock.now >= self._until:
             return
-        kind = self._random.choice(self._swarm)
-        random = Random(self._random.getrandbits(64))  # each fault has its own, so that leaving one out changes no other
-        only = self._world.options.only_faults
+        kind = self._random.choice(self._kinds)
+        random = Random(self._random.getrandbits(64))
+        only = world.options.only_faults
         if only is None or self._drawn in only:
-            self.log.append(f"{self._drawn}: {self._world.clock.now:.3f} {kind(random)}")
+            text = f"{self._drawn}: {world.clock.now:.3f} {kind(random)}"
+            world.trace.add(text)
+            self.log.append(text)
+            self.struck.append(self._drawn)
         self._drawn += 1
         self._schedule()
 
-    def heal_all(self) -> None:
+    def heal(self, nodes: list[SimNode]) -> None:
+        """No more faults; the network is well, and so are these nodes, but for what is lost for good."""
         self._until = 0.0
-        world = self._world
-        world.network.heal()
-        world.network.weather.loss = world.network.weather.duplication = world.network.weather.reorder = 0.0
-        world.network.weather.delay_s = (0.0002, 0.002)
-        for node in world.nodes:
-            node.disk.is_stuck = node.disk.is_full = False
-            node.disk.sync_s = (0.0001, 0.002)
+        self._world.network.heal()
+        for node in nodes:
+            node.disk.heal()
             if node.is_paused:
                 node.resume()
-            if not node.is_alive:
-                node.start()
+            self._start(node)
 
-    # --- one method a fault: does it, schedules its end, says what it was -----------------------------------------------
+    def is_casualty(self, node: SimNode) -> bool:
+        """Was it wiped or damaged, whether or not that has been noticed?"""
+        return node.id in self._casualties
+
+    # --- helpers ----------------------------------------------------------------------------------------------------
 
     def _later(self, random: Random, low: float, high: float, action: Callable[[], None]) -> float:
         lasts = random.uniform(low, high)
@@ -80,9 +76,24 @@ class Faults:
     def _pick(self, random: Random) -> SimNode:
         return random.choice(self._world.nodes)
 
+    def _pick_casualty(self, random: Random) -> SimNode | None:
+        """A node that may be lost for good; None when no more can be spared."""
+        node = self._pick(random)
+        if node.id not in self._casualties:
+            if len(self._casualties) >= (len(self._world.nodes) - 1) // 2:
+                return None
+            self._casualties.add(node.id)
+        return node
+
     def _start(self, node: SimNode) -> None:
-        if not node.is_alive:
+        if not node.is_alive and (node.lost_because is None or node.lost_because == "wiped"):
             node.start()
+
+    def _cut(self, random: Random, ways: list[Way]) -> float:
+        self._world.network.cut(ways)
+        return self._later(random, 0.2, 10.0, lambda: self._world.network.mend(ways))
+
+    # --- one method a fault: does it, schedules its end, says what it was ---------------------------------------------
 
     def _crash(self, random: Random) -> str:
         node = self._pick(random)
@@ -107,64 +118,99 @@ class Faults:
 
     def _isolate(self, random: Random) -> str:
         node = self._pick(random)
-        for other in self._world.nodes:
-            if other is not node:
-                self._world.network.cut(node.id, other.id)
-                self._world.network.cut(other.id, node.id)
-        lasts = self._later(random, 0.2, 10.0, self._world.network.heal)
+        others = [other for other in self._world.nodes if other is not node]
+        lasts = self._cut(random, [way for other in others for way in ((node.id, other.id), (other.id, node.id))])
         return f"node {node.id} cut off for {lasts:.2f} s"
 
     def _one_way(self, random: Random) -> str:
         source, target = self._pick(random), self._pick(random)
-        self._world.network.cut(source.id, target.id)
-        lasts = self._later(random, 0.2, 10.0, self._world.network.heal)
+        lasts = self._cut(random, [(source.id, target.id)])
         return f"nothing passes from node {source.id} to node {target.id} for {lasts:.2f} s"
 
     def _halves(self, random: Random) -> str:
-        nodes = list(self._world.nodes)
+        nodes = [node.id for node in self._world.nodes]
         random.shuffle(nodes)
         size = random.randint(0, len(nodes))
-        for one in nodes[:size]:
-            for other in nodes[size:]:
-                self._world.network.cut(one.id, other.id)
-                self._world.network.cut(other.id, one.id)
-        lasts = self._later(random, 0.2, 10.0, self._world.network.heal)
-        return f"partition {[n.id for n in nodes[:size]]} | {[n.id for n in nodes[size:]]} for {lasts:.2f} s"
+        left, right = nodes[:size], nodes[size:]
+        lasts = self._cut(random, [way for one in left for other in right for way in ((one, other), (other, one))])
+        return f"partition {left} | {right} for {lasts:.2f} s"
+
+    def _ring(self, random: Random) -> str:
+        """Each node hears its two neighbours only."""
+        nodes = [node.id for node in self._world.nodes]
+        random.shuffle(nodes)
+        count = len(nodes)
+        ways = [
+            (nodes[one], nodes[other])
+            for one in range(count)
+            for other in range(count)
+            if (one - other) % count not in (0, 1, count - 1)
+        ]
+        lasts = self._cut(random, ways)
+        return f"ring {nodes} for {lasts:.2f} s"
 
     def _bad_weather(self, random: Random) -> str:
-        weather = self._world.network.weather
-        weather.loss, weather.duplication = random.uniform(0, 0.3), random.uniform(0, 0.5)
-        weather.reorder = random.uniform(0, 0.5)
-        weather.delay_s = (0.001, random.uniform(0.002, 0.3))
+        weather = Weather(
+            delay_s=(0.001, random.uniform(0.002, 0.3)),
+            loss=random.uniform(0, 0.3),
+            duplication=random.uniform(0, 0.5),
+            reorder=random.uniform(0, 0.5),
+        )
+        self._world.network.worsen(weather)
+        lasts = self._later(random, 1.0, 10.0, self._world.network.clear_up)
+        return f"loss {weather.loss:.2f}, delay {weather.delay_s[1]:.3f} s for {lasts:.2f} s"
 
-        def clear() -> None:
-            weather.loss = weather.duplication = weather.reorder = 0.0
-            weather.delay_s = (0.0002, 0.002)
-
-        lasts = self._later(random, 1.0, 10.0, clear)
-        return f"loss {weather.loss:.2f} for {lasts:.2f} s"
+    def _clog(self, random: Random) -> str:
+        way = (self._pick(random).id, self._pick(random).id)
+        self._world.network.clog(way, random.uniform(0.1, 2.5))
+        lasts = self._later(random, 0.5, 10.0, lambda: self._world.network.unclog(way))
+        return f"clogged from node {way[0]} to node {way[1]} for {lasts:.2f} s"
 
     def _stuck_disk(self, random: Random) -> str:
-        node = self._pick(random)
-        node.disk.is_stuck = True
-
-        def unstick() -> None:
-            node.disk.is_stuck = False
-
-        lasts = self._later(random, 0.1, 5.0, unstick)
+        disk = (node := self._pick(random)).disk
+        disk.is_stuck = True
+        lasts = self._later(random, 0.1, 5.0, lambda: setattr(disk, "is_stuck", False))
         return f"disk of node {node.id} stuck for {lasts:.2f} s"
 
+    def _slow_disk(self, random: Random) -> str:
+        disk = (node := self._pick(random)).disk
+        disk.sync_s = (0.005, random.uniform(0.01, 0.4))
+        lasts = self._later(random, 0.5, 10.0, disk.heal)
+        return f"disk of node {node.id} slow for {lasts:.2f} s"
+
     def _full_disk(self, random: Random) -> str:
-        node = self._pick(random)
-        node.disk.is_full = True
-
-        def free() -> None:
-            node.disk.is_full = False
-
-        lasts = self._later(random, 0.5, 5.0, free)
+        disk = (node := self._pick(random)).disk
+        disk.is_full = True
+        lasts = self._later(random, 0.5, 5.0, lambda: setattr(disk, "is_full", False))
         return f"disk of node {node.id} full for {lasts:.2f} s"
+
+    def _failing_sync(self, random: Random) -> str:
+        node = self._pick(random)
+        node.disk.is_failing = True
+        lasts = self._later(random, 0.5, 8.0, lambda: self._start(node))
+        return f"the next sync of node {node.id} fails; started again in {lasts:.2f} s"
 
     def _clock_jump(self, random: Random) -> str:
         node = self._pick(random)
         node.wall_offset_ms += random.choice((-3_600_000, -5_000, -50, 50, 5_000, 60_000))
         return f"wall clock of node {node.id} now off by {node.wall_offset_ms} ms"
+
+    def _bit_rot(self, random: Random) -> str:
+        node = self._pick_casualty(random)
+        if node is None:
+            return "no bit rot: no node can be spared"
+        where = node.disk.rot(random)
+        if node.is_alive and random.random() < 0.7:  # damage is found by reading: at the start
+            node.crash()
+            self._later(random, 0.1, 3.0, lambda: self._start(node))
+        return f"a bit flipped in {where} of node {node.id}"
+
+    def _wipe(self, random: Random) -> str:
+        node = self._pick_casualty(random)
+        if node is None:
+            return "nothing wiped: no node can be spared"
+        if node.is_alive:
+            node.crash()
+        node.wipe()
+        lasts = self._later(random, 0.1, 3.0, lambda: self._start(node))
+        return f"directory of node {node.id} wiped, started again in {lasts:.2f} s"

@@ -1,60 +1,63 @@
 """The simulated network: what TCP links between nodes look like when cables, switches and peers misbehave.
 
-A pair of nodes has one connection. While it is up, messages arrive in order, each after a delay; when a partition or a
-crash lasts longer than the keepalive, both ends learn that it is down, and what was in flight is lost. A one-way cut
-stalls one direction until the keepalive notices. Raft messages may also be lost, duplicated and reordered: Raft has to
-bear that, whatever carries it. All bytes pass through wire/frames, as in the real world.
+A pair of nodes has one connection. While it is up, what a turn sent arrives in order, as one piece, after a delay; when
+a partition or a crash lasts longer than the keepalive, both ends learn that it is down, and what was in flight is lost.
+A one-way cut stalls one direction until the keepalive notices. Raft messages may also be lost, duplicated and
+reordered: Raft has to bear that, whatever carries it. All bytes pass through wire/frames, as in the real world, and a
+link comes up only between directories that know each other (identity.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, cast
 
 from riverbus.peer_messages import PeerMessage, RaftMessage
 from riverbus.sim.clock import Clock
+from riverbus.sim.identity import may_link
+from riverbus.sim.swarm import Weather
 from riverbus.wire.frames import LINK, FrameDecoder, encode
 
 if TYPE_CHECKING:
     from riverbus.sim.node import SimNode
 
 KEEPALIVE_S = 3.0
-RECONNECT_S = 0.3
+WATCH_S = 0.1
+_CONNECTS_PER_WATCH = 0.33
+_REORDERED_BY_S = 0.2
 
-
-class Weather:
-    """How bad the network is: set once a seed, and by faults while they last."""
-
-    def __init__(self) -> None:
-        self.delay_s = (0.0002, 0.002)
-        self.loss = 0.0
-        self.duplication = 0.0
-        self.reorder = 0.0
+Way = tuple[int, int]  # from, to
 
 
 class _Pair:
     """A connection's life number: what was sent in an earlier life does not arrive in this one."""
 
-    __slots__ = ("is_up", "life", "silent_since")
+    __slots__ = ("is_up", "life", "met", "silent_since")
 
     def __init__(self) -> None:
         self.is_up = False
         self.life = 0
+        self.met: Way | None = None  # the lives in which two fresh nodes greeted each other
         self.silent_since: float | None = None
 
 
 class Network:
-    def __init__(self, clock: Clock, random: Random) -> None:
+    def __init__(self, clock: Clock, random: Random, weather: Weather) -> None:
         self.clock = clock
-        self.weather = Weather()
+        self.weather = self._usual = weather
         self._random = random
         self._nodes: dict[int, SimNode] = {}
-        self._cut: set[tuple[int, int]] = set()  # directed
-        self._pairs: dict[tuple[int, int], _Pair] = {}
-        self._held: dict[tuple[int, int], list[tuple[int, bytes]]] = {}
-        self._last_arrival: dict[tuple[int, int], float] = {}
+        self._cut: dict[Way, int] = {}  # how many faults cut it
+        self._clog_s: dict[Way, float] = {}
+        self._pairs: dict[Way, _Pair] = {}
+        self._held: dict[Way, list[tuple[int, bytes]]] = {}
+        self._last_arrival: dict[Way, float] = {}
+        self.is_dropped: Callable[[Way, PeerMessage], bool] | None = None  # what a scenario lets fall
         self.sent = 0
         self.lost = 0
+        self.refused_links = 0
 
     def add(self, node: SimNode) -> None:
         for other in self._nodes:
@@ -62,16 +65,41 @@ class Network:
         self._nodes[node.id] = node
 
     @staticmethod
-    def _key(a: int, b: int) -> tuple[int, int]:
+    def _key(a: int, b: int) -> Way:
         return (a, b) if a < b else (b, a)
 
     # --- faults -----------------------------------------------------------------------------------------------------
 
-    def cut(self, source: int, target: int) -> None:
-        self._cut.add((source, target))
+    def cut(self, ways: list[Way]) -> None:
+        for way in ways:
+            self._cut[way] = self._cut.get(way, 0) + 1
+
+    def mend(self, ways: list[Way]) -> None:
+        for way in ways:
+            count = self._cut.get(way, 0) - 1
+            if count > 0:
+                self._cut[way] = count
+            else:
+                self._cut.pop(way, None)
+
+    def clog(self, way: Way, delay_s: float) -> None:
+        self._clog_s[way] = delay_s
+
+    def unclog(self, way: Way) -> None:
+        self._clog_s.pop(way, None)
+
+    def worsen(self, weather: Weather) -> None:
+        self.weather = weather
+
+    def clear_up(self) -> None:
+        """Back to the seed's own weather."""
+        self.weather = self._usual
 
     def heal(self) -> None:
+        """Fair weather, all ways open, for good."""
         self._cut.clear()
+        self._clog_s.clear()
+        self.weather = self._usual = replace(self._usual, delay_s=Weather().delay_s, loss=0, duplication=0, reorder=0)
 
     def is_cut(self, source: int, target: int) -> bool:
         return (source, target) in self._cut
@@ -81,43 +109,57 @@ class Network:
     def is_up(self, source: int, target: int) -> bool:
         return self._pairs[self._key(source, target)].is_up
 
-    def send(self, source: int, target: int, message: PeerMessage) -> None:
+    def send(self, source: int, target: int, messages: list[PeerMessage]) -> None:
+        """All that a turn had for a peer."""
+        way = (source, target)
         pair = self._pairs[self._key(source, target)]
         if not pair.is_up:
             return
-        self.sent += 1
-        random, weather = self._random, self.weather
-        copies = 1
-        in_order = True
-        if type(message) is RaftMessage:
+        self.sent += len(messages)
+        if (is_dropped := self.is_dropped) is not None:
+            messages = [message for message in messages if not is_dropped(way, message)]
+        weather = self.weather
+        if weather.loss or weather.duplication or weather.reorder:
+            messages = self._rained_on(way, pair, messages)
+        if messages:
+            arrival = self.clock.now + self._random.uniform(*weather.delay_s) + self._clog_s.get(way, 0.0)
+            arrival = max(arrival, self._last_arrival.get(way, 0.0))
+            self._last_arrival[way] = arrival
+            life, data = pair.life, b"".join(map(encode, messages))
+            self.clock.at(arrival, lambda: self._arrive(way, pair, life, data))
+
+    def _rained_on(self, way: Way, pair: _Pair, messages: list[PeerMessage]) -> list[PeerMessage]:
+        """What of the messages arrives in order; the reordered ones go their own ways."""
+        random, weather, life = self._random, self.weather, pair.life
+        in_order: list[PeerMessage] = []
+        for message in messages:
+            if type(message) is not RaftMessage:
+                in_order.append(message)
+                continue
             if random.random() < weather.loss:
                 self.lost += 1
-                return
-            copies += random.random() < weather.duplication
-            in_order = random.random() >= weather.reorder
-        frame = encode(message)
-        for _ in range(copies):
-            arrival = self.clock.now + random.uniform(*weather.delay_s)
-            if in_order:
-                arrival = max(arrival, self._last_arrival.get((source, target), 0.0))
-                self._last_arrival[source, target] = arrival
-            else:
-                arrival += random.uniform(0.0, 0.2)
-            self.clock.at(arrival, lambda: self._arrive(source, target, pair.life, frame))
+                continue
+            for _ in range(1 + (random.random() < weather.duplication)):
+                if random.random() >= weather.reorder:
+                    in_order.append(message)
+                    continue
+                delay = random.uniform(*weather.delay_s) + random.uniform(0.0, _REORDERED_BY_S)
+                frame = encode(message)
+                self.clock.after(delay, lambda frame=frame: self._arrive(way, pair, life, frame))  # type: ignore[misc]
+        return in_order
 
-    def _arrive(self, source: int, target: int, life: int, frame: bytes) -> None:
-        pair = self._pairs[self._key(source, target)]
+    def _arrive(self, way: Way, pair: _Pair, life: int, data: bytes) -> None:
         if not pair.is_up or pair.life != life:
             return
-        held = self._held.setdefault((source, target), [])
-        if held or (source, target) in self._cut or not self._nodes[target].is_running:
-            held.append((life, frame))  # TCP sends it again until the cut heals or the connection dies
+        if way in self._held or way in self._cut or not self._nodes[way[1]].is_running:
+            # TCP sends it again until the cut heals or the connection dies.
+            self._held.setdefault(way, []).append((life, data))
             return
-        self._deliver(source, target, frame)
+        self._deliver(way[0], way[1], data)
 
-    def _deliver(self, source: int, target: int, frame: bytes) -> None:
+    def _deliver(self, source: int, target: int, data: bytes) -> None:
         decoder = FrameDecoder(LINK)
-        decoder.feed(frame)
+        decoder.feed(data)
         self._nodes[target].on_messages(source, cast(list[PeerMessage], decoder.drain()))
 
     def _release(self, source: int, target: int) -> None:
@@ -125,34 +167,55 @@ class Network:
         held = self._held.pop((source, target), None)
         if held:
             pair = self._pairs[self._key(source, target)]
-            for life, frame in held:
+            for life, data in held:
                 if pair.is_up and pair.life == life:
-                    self._deliver(source, target, frame)
+                    self._deliver(source, target, data)
 
     def watch(self) -> None:
         """Every 100 ms: connections between nodes that cannot hear each other die; others are made."""
         for (a, b), pair in self._pairs.items():
             first, second = self._nodes[a], self._nodes[b]
-            is_well = first.is_running and second.is_running and not ({(a, b), (b, a)} & self._cut)
-            if is_well:
+            if first.is_running and second.is_running and (a, b) not in self._cut and (b, a) not in self._cut:
                 pair.silent_since = None
-                self._release(a, b)
-                self._release(b, a)
-                if not pair.is_up and self._random.random() < 0.1 / RECONNECT_S:
-                    self._set_up(pair, first, second)
+                if self._held:
+                    self._release(a, b)
+                    self._release(b, a)
+                if not pair.is_up and self._random.random() < _CONNECTS_PER_WATCH:
+                    self._greet(pair, first, second)
             elif pair.is_up:
                 if pair.silent_since is None:
                     pair.silent_since = self.clock.now
                 is_dead = not first.is_alive or not second.is_alive  # the peer's kernel says so at once
                 if is_dead or self.clock.now - pair.silent_since >= KEEPALIVE_S:
                     self._set_down(pair, first, second)
-        self.clock.after(0.1, self.watch)
+        self._maybe_found()
+        self.clock.after(WATCH_S, self.watch)
 
-    def _set_up(self, pair: _Pair, first: SimNode, second: SimNode) -> None:
-        pair.is_up = True
-        pair.life += 1
-        first.on_peer_up(second.id)
-        second.on_peer_up(first.id)
+    def _greet(self, pair: _Pair, first: SimNode, second: SimNode) -> None:
+        if not may_link(first.disk.identity, second.disk.identity):
+            self.refused_links += 1
+            return
+        if not first.disk.identity.is_founded:
+            pair.met = (first.life, second.life)
+            return
+        for node in (first, second):
+            node.maybe_open()
+        if first.is_serving and second.is_serving:
+            pair.is_up = True
+            pair.life += 1
+            for way in ((first.id, second.id), (second.id, first.id)):
+                self._last_arrival.pop(way, None)  # what an earlier connection has in flight delays nothing
+            first.on_peer_up(second.id)
+            second.on_peer_up(first.id)
+
+    def _maybe_found(self) -> None:
+        founder = self._nodes[min(self._nodes)]
+        if not founder.is_running or founder.disk.identity.is_founded:
+            return
+        others = [node for node in self._nodes.values() if node is not founder]
+        if all(self._pairs[self._key(founder.id, other.id)].met == (founder.life, other.life) for other in others):
+            founder.disk.identity.found([other.disk.identity for other in others])
+            founder.maybe_open()
 
     def _set_down(self, pair: _Pair, first: SimNode, second: SimNode) -> None:
         pair.is_up = False
@@ -162,14 +225,21 @@ class Network:
 
 
 class SimLinks:
-    """One node's face of the network (core/ports.py Links)."""
+    """One node's face of the network (core/ports.py Links): gathers what a turn sends."""
 
     def __init__(self, network: Network, node: int) -> None:
         self._network = network
         self._node = node
+        self._gathered: dict[int, list[PeerMessage]] = {}
 
     def send(self, peer: int, message: PeerMessage) -> None:
-        self._network.send(self._node, peer, message)
+        self._gathered.setdefault(peer, []).append(message)
 
     def is_up(self, peer: int) -> bool:
         return self._network.is_up(self._node, peer)
+
+    def flush(self) -> None:
+        if self._gathered:
+            gathered, self._gathered = self._gathered, {}
+            for peer, messages in gathered.items():
+                self._network.send(self._node, peer, messages)

@@ -1,107 +1,30 @@
-"""One simulated machine: the production engine over a simulated disk, network and clock; what runtime/node.py is for real.
+"""One simulated machine: the production engine over a simulated disk, network and clock; runtime/node.py's twin.
 
-Its process can crash (memory gone, the log's unsynced tail kept, dropped or torn), be paused, and start again from what
-its disk holds. A turn of the loop is an event: inputs that arrive at one instant share it.
+Its process can crash (memory gone, the log's unsynced tail kept or dropped), be paused, and start again from what its
+disk holds; one that finds damage stops and stays down. A turn of the loop is an event: inputs that arrive within
+`turn_s` share it. The engine exists once the cluster is founded (identity.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 
-from riverbus._native import Log
-from riverbus.core.engine import Engine
+from riverbus._native import LogError, RaftError
 from riverbus.core.rules import Rules
+from riverbus.core.session import Session
 from riverbus.core.shard import Settings
+from riverbus.limits import TICK_S
 from riverbus.peer_messages import PeerMessage
 from riverbus.sim.clients import SimConnection
 from riverbus.sim.clock import EPOCH_MS, Clock
+from riverbus.sim.disk import Disk, SimSnapshots
 from riverbus.sim.network import Network, SimLinks
+from riverbus.sim.observer import ObservedEngine, Observer, hard_state
+from riverbus.sim.swarm import Swarm
 
-TICK_S = 0.1
-_TURNS_PER_WALK = 500  # the state machine checks all of itself that often: it costs what is retained
-
-
-class Disk:
-    """What outlives a crash: the log, and committed snapshots. `fetch_from` finds a peer's disk by node id."""
-
-    def __init__(self, seed: int) -> None:
-        self.log = Log.in_memory(seed)
-        self.snapshots: dict[tuple[int, int], list[bytes]] = {}
-        self.sync_s = (0.0001, 0.002)
-        self.is_stuck = False
-        self.is_full = False
-
-
-class SimSnapshotFile:
-    def __init__(self, disk: Disk, clock: Clock, key: tuple[int, int], is_current: Callable[[], bool]) -> None:
-        self._disk = disk
-        self._clock = clock
-        self._key = key
-        self._is_current = is_current
-        self._slices: list[bytes] = []
-        self.backlog_bytes = 0
-
-    def write(self, framed_slice: bytes) -> None:
-        self._slices.append(framed_slice)
-
-    def commit(self, done: Callable[[str | None], None]) -> None:
-        def finish() -> None:
-            if not self._is_current():
-                return
-            if self._disk.is_full:
-                done("no space left on device")
-                return
-            self._disk.snapshots[self._key] = self._slices
-            done(None)
-
-        self._clock.after(0.005, finish)
-
-    def abort(self) -> None:
-        self._slices = []
-
-
-class SimSnapshots:
-    """core/ports.py Snapshots over the simulated disks."""
-
-    def __init__(self, node: SimNode, life: int) -> None:
-        self._node = node
-        self._life = life
-
-    def _is_current(self) -> bool:
-        return self._node.life == self._life and self._node.is_alive
-
-    def create(self, shard: int, index: int) -> SimSnapshotFile:
-        return SimSnapshotFile(self._node.disk, self._node.clock, (shard, index), self._is_current)
-
-    def indexes(self, shard: int) -> list[int]:
-        return sorted(index for number, index in self._node.disk.snapshots if number == shard)
-
-    def read(self, shard: int, index: int) -> Iterator[bytes]:
-        slices = self._node.disk.snapshots.get((shard, index))
-        if slices is None:
-            raise FileNotFoundError(f"snapshot {index} of shard {shard}")
-        return iter(list(slices))
-
-    def delete(self, shard: int, index: int) -> None:
-        self._node.disk.snapshots.pop((shard, index), None)
-
-    def fetch(self, peer: int, shard: int, index: int, done: Callable[[str | None], None]) -> None:
-        node = self._node
-
-        def finish() -> None:
-            if not self._is_current():
-                return
-            source = node.world_nodes[peer]
-            if not source.is_running or node.network.is_cut(peer, node.id) or node.network.is_cut(node.id, peer):
-                done("the peer cannot be reached")
-            elif (shard, index) not in source.disk.snapshots:
-                done("not found")
-            else:
-                node.disk.snapshots[shard, index] = list(source.disk.snapshots[shard, index])
-                done(None)
-
-        node.clock.after(node.random.uniform(0.01, 0.5), finish)
+_TURNS_PER_CHECK = 16  # of the engine's invariants: each turn would be a tenth of all work
+_TURNS_PER_WALK = 1500  # the state machine checks all of itself that often: it costs what is retained
 
 
 class OpenAccess:
@@ -121,39 +44,48 @@ class SimNode:
     def __init__(
         self,
         number: int,
-        voters: tuple[int, ...],
-        shards: int,
+        swarm: Swarm,
         rules: Rules,
         clock: Clock,
         network: Network,
+        observer: Observer,
         random: Random,
-        snapshot_log_bytes: int,
     ) -> None:
         self.id = number
         self.clock = clock
         self.network = network
         self.random = random
-        self.disk = Disk(random.getrandbits(64))
+        self.disk = Disk(number, random)
         self.life = 0
         self.is_alive = False
         self.is_paused = False
+        self.resumed_at = 0.0  # the end of its last pause, or its start
+        self.lost_because: str | None = None  # for good: damaged or wiped
         self.wall_offset_ms = 0
-        self.world_nodes: dict[int, SimNode] = {}
-        self.engine: Engine | None = None
+        self.engine: ObservedEngine | None = None
+        self.others: dict[int, SimNode] = {}
         self.connections: list[SimConnection] = []
-        self._voters = voters
-        self._shards = shards
+        self.turns = 0
+        self._swarm = swarm
         self._rules = rules
-        self._snapshot_log_bytes = snapshot_log_bytes
+        self._observer = observer
+        self._turn_s = swarm.turn_s
+        self._tick_s = TICK_S * random.uniform(1 - swarm.drift, 1 + swarm.drift)
+        self._wall_rate = random.uniform(1 - swarm.drift, 1 + swarm.drift)
+        self._links: SimLinks | None = None
         self._has_turn = False
-        self._begun_at = -1.0
-        self._syncing = False
-        self._turns = 0
+        self._timer_at: float | None = None
+        self._is_syncing = False
+        self._hung_up: list[Session] = []
         self._missed: list[Callable[[], None]] = []  # events that came while paused
 
     @property
     def is_running(self) -> bool:
         return self.is_alive and not self.is_paused
+
+    @property
+    def is_serving(self) -> bool:
+        return self.engine is not None and not self.is_paused
 
     # --- life and death ---------------------------------------------------------------------------------------------
 
@@ -162,29 +94,57 @@ class SimNode:
         self.life += 1
         self.is_alive = True
         self.is_paused = False
-        self._syncing = self._has_turn = False
+        self.resumed_at = self.clock.now
+        self._is_syncing = self._has_turn = False
+        self._timer_at = None
+        self._hung_up = []
+        if self._swarm.nodes == 1 and not self.disk.identity.is_founded:
+            self.disk.identity.found([])
+        self.maybe_open()
+
+    def maybe_open(self) -> None:
+        """The engine, once the cluster is founded. A node that finds its data damaged stops instead."""
+        if self.engine is not None or not self.is_alive or not self.disk.identity.is_founded:
+            return
+        swarm = self._swarm
         settings = Settings(
             node=self.id,
-            voters=self._voters,
-            shards=self._shards,
+            voters=tuple(range(1, swarm.nodes + 1)),
+            shards=swarm.shards,
             rules=self._rules,
             origin=self.random.getrandbits(64),
             seed=self.random.getrandbits(64),
-            snapshot_log_bytes=self._snapshot_log_bytes,
-            snapshot_log_s=20.0,
+            snapshot_log_bytes=swarm.snapshot_log_bytes,
+            snapshot_log_s=swarm.snapshot_log_s,
         )
-        self.engine = Engine(
-            settings,
-            self.disk.log,
-            SimLinks(self.network, self.id),
-            SimSnapshots(self, self.life),
-            OpenAccess(),
-            self.touch,
-        )
-        self._tick(self.life, self.random.uniform(0.0, TICK_S))
+        self._links = SimLinks(self.network, self.id)
+        delay = self.random.uniform(0.0, self._tick_s)
+        try:
+            engine = ObservedEngine(
+                settings, self.disk.log, self._links, SimSnapshots(self), OpenAccess(), self.touch, self._observer
+            )
+        except (LogError, RaftError) as error:
+            self._on_fault(error)
+            return
+        for shard in engine.shards:
+            term, vote = hard_state(shard.replica)
+            self._observer.on_recovered(self.id, shard.number, self.disk.durable_batch, term, vote)
+        self.engine = engine
+        if not engine.peers:
+            self.while_running(self._campaign)
+        self._tick(self.life, delay)
+
+    def _campaign(self) -> None:
+        for shard in self.input().shards:
+            shard.replica.raft.campaign()
+            shard.replica.advance()
 
     def crash(self) -> None:
-        """The process is gone and the machine lost power: the log keeps what was synced, and of the rest what it likes."""
+        """The process is gone, the machine lost power: the log keeps what was synced, and of the rest what it likes."""
+        self._end()
+        self.disk.power_loss(self.random.getrandbits(64))
+
+    def _end(self) -> None:
         assert self.is_alive
         self.is_alive = False
         self.is_paused = False
@@ -193,115 +153,178 @@ class SimNode:
         connections, self.connections = self.connections, []
         for connection in connections:
             connection.on_node_gone()
-        self.disk.log = self.disk.log.crash(self.random.getrandbits(64))
+
+    def _on_fault(self, error: Exception) -> None:
+        """The engine refuses to go on. Only damage is a reason."""
+        if not self.disk.is_damaged:
+            raise error
+        self.lost_because = f"{type(error).__name__}: {error}"
+        self._observer.trace.add((self.id, self.lost_because))
+        self._end()
+
+    def wipe(self) -> None:
+        """An empty directory takes the place of the old one; the node is down."""
+        assert not self.is_alive
+        self.disk = Disk(self.id, self.random)
+        self.lost_because = "wiped"
+        self._observer.on_wiped(self.id)
 
     def pause(self) -> None:
         self.is_paused = True
 
     def resume(self) -> None:
         self.is_paused = False
+        self.resumed_at = self.clock.now
         missed, self._missed = self._missed, []
         for event in missed:
             event()
 
-    def _while_running(self, event: Callable[[], None]) -> None:
+    def while_running(self, event: Callable[[], None]) -> None:
         """Run now, or when the pause ends; never in a later life."""
-        life = self.life
         if not self.is_alive:
             return
         if self.is_paused:
-            self._missed.append(lambda: self._while_running(event) if self.life == life else None)
+            life = self.life
+            self._missed.append(lambda: self.while_running(event) if self.life == life else None)
             return
-        event()
+        try:
+            event()
+        except (LogError, RaftError) as error:
+            self._on_fault(error)
+
+    def _soon(self, at: float, event: Callable[[], None]) -> None:
+        """At a time, in this life."""
+        life = self.life
+
+        def happen() -> None:
+            if self.life == life:
+                self.while_running(event)
+
+        self.clock.at(at, happen)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
-    def input(self) -> Engine:
+    def input(self) -> ObservedEngine:
         """Before any input: tell the engine the time, and have a turn end after it."""
-        assert self.engine is not None
-        self.engine.begin_turn(self.clock.now, self.wall_ms())
-        self.touch()
-        return self.engine
+        engine = self.engine
+        assert engine is not None
+        engine.begin_turn(self.clock.now, self.wall_ms())
+        if not self._has_turn:
+            self.touch()
+        return engine
 
     def wall_ms(self) -> int:
-        return EPOCH_MS + int(self.clock.now * 1000) + self.wall_offset_ms
+        return EPOCH_MS + int(self.clock.now * 1000 * self._wall_rate) + self.wall_offset_ms
 
     def touch(self) -> None:
         if not self._has_turn:
             self._has_turn = True
-            life = self.life
-            self.clock.after(0.00005, lambda: self._while_running(self._end_turn) if self.life == life else None)
+            self._soon(self.clock.now + self._turn_s, self._end_turn)
 
     def _end_turn(self) -> None:
-        self._has_turn = False
-        engine = self.engine
+        engine, links = self.engine, self._links
         assert engine is not None
+        assert links is not None
+        self._has_turn = False
         engine.begin_turn(self.clock.now, self.wall_ms())
         engine.on_timers()
         engine.end_turn()
-        self._flush_sessions(engine)
-        self._maybe_sync()
-        engine.invariants()
-        self._turns += 1
-        if self._turns % _TURNS_PER_WALK == 0:
-            engine.shards[(self._turns // _TURNS_PER_WALK) % len(engine.shards)].replica.bus.invariants()
-        if (next_at := engine.timers.next_at()) is not None and next_at < self.clock.now + TICK_S:
-            life = self.life
-            self.clock.at(next_at, lambda: self._while_running(self._on_timer) if self.life == life else None)
-
-    def _flush_sessions(self, engine: Engine) -> None:
-        """What runtime/clients.py does at the end of a turn."""
+        links.flush()
+        if self._hung_up:
+            hung_up, self._hung_up = self._hung_up, []
+            for session in hung_up:
+                session.on_closed()
         engine.sessions.flush()
+        if engine.flushed_batch > engine.completed_batch and not self._is_syncing:
+            self._sync()
+        self.turns += 1
+        if self.turns % _TURNS_PER_CHECK == 0:
+            engine.invariants()
+            engine.sessions.invariants()
+            if self.turns % _TURNS_PER_WALK == 0:
+                self.walk()
+        next_at = engine.timers.next_at()
+        if next_at is not None and (self._timer_at is None or next_at < self._timer_at):
+            self._timer_at = next_at
+            self._soon(next_at, self._on_timer)
+
+    def walk(self) -> None:
+        """All that the state machines can check of themselves."""
+        if self.engine is not None:
+            for shard in self.engine.shards:
+                shard.replica.bus.invariants()
+
+    def _on_timer(self) -> None:
+        self._timer_at = None
+        self.input().on_timers()
+
+    def _tick(self, life: int, delay: float) -> None:
+        def tick() -> None:
+            if self.life != life or self.engine is None:
+                return
+            if not self.is_paused:
+                self.while_running(self._on_tick)
+            self._tick(life, self._tick_s)
+
+        self.clock.after(delay, tick)
+
+    def _on_tick(self) -> None:
+        engine = self.input()
+        engine.on_disk_room(self.disk.is_full)
+        engine.on_tick()
+
+    def _sync(self) -> None:
+        """The log's writer thread: one flush at a time, in order."""
+        self._is_syncing = True
+        life = self.life
+
+        def finish() -> None:
+            if self.life != life or self.engine is None:
+                return
+            if self.disk.is_stuck:
+                self.clock.after(0.05, finish)
+                return
+            if self.disk.is_failing:
+                self.disk.is_failing = False
+                self.crash()
+                return
+            self.disk.sync()
+            self._is_syncing = False
+            self.while_running(self._on_log)
+
+        self.clock.after(self.random.uniform(*self.disk.sync_s), finish)
+
+    def _on_log(self) -> None:
+        self.input().on_log()
+
+    # --- clients and peers tell -------------------------------------------------------------------------------------
 
     def on_client_bytes(self, handle: Callable[[], None]) -> None:
         def event() -> None:
             self.input()
             handle()
 
-        self._while_running(event)
+        self.while_running(event)
 
-    def _on_timer(self) -> None:
-        self.input().on_timers()
+    def on_hang_up(self, session: Session) -> None:
+        """As runtime/clients.py: a subscriber is gone at once, others at the end of the turn."""
 
-    def _tick(self, life: int, delay: float) -> None:
-        def tick() -> None:
-            if self.life != life or not self.is_alive:
-                return
-            if not self.is_paused:
-                engine = self.input()
-                engine.on_disk_room(self.disk.is_full)
-                engine.on_tick()
-            self._tick(life, TICK_S)
+        def event() -> None:
+            self.input()
+            if session.is_subscriber:
+                session.on_closed()
+            elif not session.is_closed:
+                self._hung_up.append(session)
 
-        self.clock.after(delay, tick)
-
-    def _maybe_sync(self) -> None:
-        """The log's writer thread: one flush at a time, in order."""
-        engine = self.engine
-        if self._syncing or engine is None or engine.flushed_batch <= engine.completed_batch:
-            return
-        self._syncing = True
-        life = self.life
-
-        def finish() -> None:
-            if self.life != life or not self.is_alive:
-                return
-            if self.disk.is_stuck:
-                self.clock.after(0.1, finish)
-                return
-            self.disk.log.sync()
-            self._syncing = False
-            self._while_running(lambda: self.input().on_log())
-
-        self.clock.after(self.random.uniform(*self.disk.sync_s), finish)
-
-    # --- the network tells ------------------------------------------------------------------------------------------
+        self.while_running(event)
 
     def on_messages(self, peer: int, messages: list[PeerMessage]) -> None:
-        self._while_running(lambda: self.input().on_messages(peer, messages))
+        if self.engine is not None:
+            self.while_running(lambda: self.input().on_messages(peer, messages))
 
     def on_peer_up(self, peer: int) -> None:
-        self._while_running(lambda: self.input().on_peer_up(peer))
+        self.while_running(lambda: self.input().on_peer_up(peer))
 
     def on_peer_down(self, peer: int) -> None:
-        self._while_running(lambda: self.input().on_peer_down(peer))
+        if self.engine is not None:
+            self.while_running(lambda: self.input().on_peer_down(peer))

@@ -1,0 +1,35 @@
+"""Each seeded bug is found by the simulator, by the checker that should find it, within a minute."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from riverbus.sim.campaign import run_seed
+from riverbus.sim.world import Options
+from tests.sim.mutants import MUTANTS, Mutant
+
+SECONDS = 60.0
+
+
+def seeds_until_found(mutant: Mutant) -> tuple[int, list[str]]:
+    """How many seeds it took, and the last one's problems; (0, []) if the time was not enough."""
+    until = time.monotonic() + SECONDS
+    seed = 0
+    with mutant.plant():
+        while time.monotonic() < until:
+            seed += 1
+            outcome = run_seed(Options(seed, chaos_s=20.0, changes=mutant.changes))
+            if outcome.is_failed:
+                return seed, outcome.problems
+    return 0, []
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_seeded_bug_is_found_by_the_simulator(name: str) -> None:
+    mutant = MUTANTS[name]
+    seed, problems = seeds_until_found(mutant)
+    assert seed, f"not found in {SECONDS} s"
+    found = {problem.split()[0] for problem in problems}
+    assert found & set(mutant.rules) or "AssertionError" in found, problems[:3]

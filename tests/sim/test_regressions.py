@@ -1,0 +1,53 @@
+"""Bugs that need a moment so rare that no seed keeps it: each is brought about by hand. The others are scenarios."""
+
+from __future__ import annotations
+
+import pytest
+
+from riverbus.core.snapshot_keeper import SnapshotKeeper
+from riverbus.sim.scenario import Story
+
+
+def publish_until_a_second_snapshot_then_lose_power_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> Story:
+    """A tick comes in the turn that records the snapshot; then, before the log is flushed, the power is gone."""
+    story = Story()
+    story.carry_out("cluster nodes=1 snapshot_bytes=200")
+    node = story.world.nodes[0]
+    on_committed = SnapshotKeeper._on_committed
+    recorded: list[int] = []
+
+    def recording(keeper: SnapshotKeeper, failure: str | None) -> None:
+        on_committed(keeper, failure)
+        recorded.append(keeper.last_index)
+        if len(recorded) == 2:
+            assert node.engine is not None
+            node.engine.on_tick()
+            story.world.clock.at(story.world.clock.now, node.crash)
+
+    with monkeypatch.context() as patching:
+        patching.setattr(SnapshotKeeper, "_on_committed", recording)
+        story.carry_out("ann @1")
+        while node.is_alive:
+            story.carry_out("ann< PUBLISH news x*100")
+            story.carry_out("wait 0.5")
+    assert len(recorded) == 2
+    return story
+
+
+def test_a_snapshots_file_outlives_the_record_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = publish_until_a_second_snapshot_then_lose_power_in_its_turn(monkeypatch)
+    assert story.carry_out("start 1") == []
+    assert story.carry_out("leaders") == ["shard 0: node 1 leads in term 7"]
+
+
+def test_that_test_finds_the_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it was: the batch flushed last was taken for the one with the record."""
+    delete = SnapshotKeeper._delete_obsolete
+
+    def hasty(keeper: SnapshotKeeper, flushed: int, completed: int) -> None:
+        delete(keeper, flushed - 1, completed)
+
+    monkeypatch.setattr(SnapshotKeeper, "_delete_obsolete", hasty)
+    story = publish_until_a_second_snapshot_then_lose_power_in_its_turn(monkeypatch)
+    with pytest.raises(Exception, match="cannot be read"):
+        story.carry_out("start 1")
