@@ -164,6 +164,10 @@ impl FileSystem for Files {
     }
 
     fn delete<P: AsRef<Path>>(&self, path: P) -> Result<()> {
+        if self.state.is_dead.load(Ordering::SeqCst) {
+            // What makes the file superfluous may be in one whose name, or content, did not come to the disk.
+            return Err(Error::other("the log has failed"));
+        }
         std::fs::remove_file(path)
     }
 

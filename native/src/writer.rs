@@ -185,9 +185,7 @@ impl Writer {
                 self.state.fail(&reason);
             }
         }
-        if let Some(purge) = self.purge.take() {
-            let _ = purge.join();
-        }
+        self.wait_for_purge();
         // The engine's destructor truncates and syncs; its panics are expected after a failure.
         let Writer { engine, .. } = self;
         let _ = caught(move || drop(engine));
@@ -211,6 +209,9 @@ impl Writer {
 
     fn write(&mut self, buffer: &mut LogBatch, batches: Vec<(u64, Batch)>) -> std::result::Result<(), String> {
         let count = batches.len() as u64;
+        if batches.iter().any(|(_, batch)| self.overwrites(batch)) {
+            self.wait_for_purge();
+        }
         let mut last = (0, Vec::new());
         for (number, batch) in batches {
             last = (number, fill(buffer, batch)?);
@@ -219,7 +220,7 @@ impl Writer {
         buffer.put(INDEX_REGION, INDEX_KEY.to_vec(), index).map_err(|error| error.to_string())?;
         let engine = &self.engine;
         let written = caught(|| engine.write(buffer, true))
-            .map_err(|panic| format!("write failed: {panic}"))?
+            .map_err(|panic| format!("write failed: {}", plain(panic)))?
             .map_err(|error| format!("write failed: {error}"))?;
         self.marker.advance(number).map_err(|error| format!("write failed: marker: {error}"))?;
         let counters = &self.state.counters;
@@ -229,6 +230,21 @@ impl Writer {
         counters.queue_depth.fetch_sub(count, Ordering::Relaxed);
         self.state.complete(number);
         Ok(())
+    }
+
+    /// Whether entries take the place of others: while raft-engine rewrites those, it panics.
+    fn overwrites(&self, batch: &Batch) -> bool {
+        batch.changes.iter().any(|(group, change)| {
+            let first = change.entries.first().map(|entry| entry.index);
+            first.is_some_and(|first| self.engine.last_index(region(*group)).is_some_and(|last| first <= last))
+        })
+    }
+
+    fn wait_for_purge(&mut self) {
+        if let Some(purge) = self.purge.take() {
+            // Its failures are in the state, panics among them.
+            let _ = purge.join();
+        }
     }
 
     /// Deletes files once garbage outweighs what is alive; what blocks them is rewritten by raft-engine. That may be
@@ -250,13 +266,22 @@ impl Writer {
             let outcome = match purged {
                 Ok(Ok(_)) => return,
                 Ok(Err(error)) => error.to_string(),
-                Err(panic) => panic,
+                Err(panic) => plain(panic),
             };
             state.fail(&format!("purge failed: {outcome}"));
         };
         let spawned = std::thread::Builder::new().name("riverbus-purge".into()).spawn(purge);
         self.purge = Some(spawned.map_err(|error| format!("purge failed: {error}"))?);
         Ok(())
+    }
+}
+
+/// raft-engine syncs its directory by itself, and panics if that fails: the error is in the panic's text.
+fn plain(panic: String) -> String {
+    let code = panic.split_once("Os { code: ").and_then(|(_, rest)| rest.split(',').next()?.parse().ok());
+    match code.map(std::io::Error::from_raw_os_error) {
+        Some(error) => format!("fsync of the log's directory failed: {error}"),
+        None => panic,
     }
 }
 

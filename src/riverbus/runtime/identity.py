@@ -152,7 +152,7 @@ def open_identity(
         raise IdentityError(f"a cluster has 1 to {NODES_MAX} nodes with ids from 1 on, not {_ids(all_members)}")
     if not 1 <= shards <= SHARDS_MAX:
         raise IdentityError(f"a cluster has 1 to {SHARDS_MAX} shards, not {shards}")
-    path.mkdir(parents=True, exist_ok=True)
+    make_directory(path)
     lock = _lock(path)
     try:
         identity = Identity(path, lock, node_id, shards, all_members, entropy(16).hex())
@@ -181,6 +181,17 @@ def write_durably(path: Path, data: bytes) -> None:
         os.close(descriptor)
     aside.rename(path)
     sync_directory(path.parent)
+
+
+def make_directory(path: Path) -> None:
+    """Make it and what is missing above it, durably: no fsync of what is in a directory keeps its own name."""
+    missing = [each for each in path.parents if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in (path, *missing):
+        try:
+            sync_directory(each.absolute().parent)
+        except PermissionError:
+            pass  # not ours to read, so not ours to have made a directory in
 
 
 def sync_directory(path: Path) -> None:

@@ -34,11 +34,12 @@ Way = tuple[int, int]  # from, to
 class _Pair:
     """A connection's life number: what was sent in an earlier life does not arrive in this one."""
 
-    __slots__ = ("is_up", "life", "met", "silent_since")
+    __slots__ = ("is_up", "life", "lives", "met", "silent_since")
 
     def __init__(self) -> None:
         self.is_up = False
         self.life = 0
+        self.lives: Way = (0, 0)  # of the two processes that it connects
         self.met: Way | None = None  # the lives in which two fresh nodes greeted each other
         self.silent_since: float | None = None
 
@@ -113,7 +114,7 @@ class Network:
         """All that a turn had for a peer."""
         way = (source, target)
         pair = self._pairs[self._key(source, target)]
-        if not pair.is_up:
+        if not pair.is_up or not self._is_whole(way, pair):
             return
         self.sent += len(messages)
         if (is_dropped := self.is_dropped) is not None:
@@ -149,13 +150,18 @@ class Network:
         return in_order
 
     def _arrive(self, way: Way, pair: _Pair, life: int, data: bytes) -> None:
-        if not pair.is_up or pair.life != life:
+        if not pair.is_up or pair.life != life or not self._is_whole(way, pair):
             return
         if way in self._held or way in self._cut or not self._nodes[way[1]].is_running:
             # TCP sends it again until the cut heals or the connection dies.
             self._held.setdefault(way, []).append((life, data))
             return
         self._deliver(way[0], way[1], data)
+
+    def _is_whole(self, way: Way, pair: _Pair) -> bool:
+        """Does the connection still have the processes at its ends that made it?"""
+        one, other = self._key(*way)
+        return pair.lives == (self._nodes[one].life, self._nodes[other].life)
 
     def _deliver(self, source: int, target: int, data: bytes) -> None:
         decoder = FrameDecoder(LINK)
@@ -175,6 +181,8 @@ class Network:
         """Every 100 ms: connections between nodes that cannot hear each other die; others are made."""
         for (a, b), pair in self._pairs.items():
             first, second = self._nodes[a], self._nodes[b]
+            if pair.is_up and pair.lives != (first.life, second.life):
+                self._set_down(pair, first, second)  # a process was restarted since
             if first.is_running and second.is_running and (a, b) not in self._cut and (b, a) not in self._cut:
                 pair.silent_since = None
                 if self._held:
@@ -203,6 +211,7 @@ class Network:
         if first.is_serving and second.is_serving:
             pair.is_up = True
             pair.life += 1
+            pair.lives = (first.life, second.life)
             for way in ((first.id, second.id), (second.id, first.id)):
                 self._last_arrival.pop(way, None)  # what an earlier connection has in flight delays nothing
             first.on_peer_up(second.id)
