@@ -19,7 +19,7 @@ from tests.storage.fuse_disk import Faults
 from tests.storage.log_verdict import Promise, judge
 from tests.storage.log_writer import Writer
 from tests.storage.mounted import MountedDisk, memory_directory, mounted, write_image
-from tests.storage.node_life import Client, Told, content_of, node_process
+from tests.storage.node_life import Client, NodeProcess, Told, content_of, node_process
 
 ROUNDS = by_length(4, 40)
 ROOM_BYTES = 30_000
@@ -96,7 +96,7 @@ def test_a_node_on_a_full_disk_acknowledges_nothing_that_is_lost_and_recovers(tm
                 assert not _publish_until_refused(disk, told, client), "a full disk, and all is acknowledged"
                 disk.control(Faults())
                 client.close()
-                _publish_until_taken(disk, told, node.port, f"after {number}", draw)
+                _publish_until_taken(disk, told, node, f"after {number}", draw)
             assert node.process.poll() is None, node.words()
         replayed = replay(disk.trace())
         told.read(disk.trace())
@@ -118,17 +118,18 @@ def _publish_until_refused(disk: MountedDisk, told: Told, client: Client) -> boo
     return True
 
 
-def _publish_until_taken(disk: MountedDisk, told: Told, port: int, name: str, draw: random.Random) -> None:
+def _publish_until_taken(disk: MountedDisk, told: Told, node: NodeProcess, name: str, draw: random.Random) -> None:
+    failure = ""
     for number in range(100):
-        client = Client(port, f"{name} {number}", draw)
+        client = Client(node.port, f"{name} {number}", draw)
         try:
             acked = client.publish()
-        except redis.RedisError:
-            continue
+            told.note_acked(disk, acked)
+            if len(acked) == client.count:
+                return
+        except redis.RedisError as error:
+            failure = repr(error)
         finally:
             client.close()
-        told.note_acked(disk, acked)
-        if len(acked) == client.count:
-            return
         select.select([], [], [], 0.1)
-    raise AssertionError("publishes are not taken again although there is room")
+    raise AssertionError(f"publishes are not taken again although there is room: {failure}\n{node.words()}")

@@ -18,6 +18,7 @@ from riverbus.core.fanout import Fanout
 from riverbus.core.ports import Access, Done, Links, Published, Snapshots
 from riverbus.core.questions import Questions
 from riverbus.core.replica import Replica
+from riverbus.core.rounds import Rounds
 from riverbus.core.sessions import Sessions
 from riverbus.core.shard import Settings, Shard, open_shard
 from riverbus.core.slots import ShardMap
@@ -67,6 +68,7 @@ class Engine:
         self.last_bad_message: str | None = None
         self._map = ShardMap(settings.shards)
         self.timers = Timers()
+        self._rounds = Rounds(self.timers, touch)
         self.questions = Questions(links, self.timers)
         self.peers = tuple(voter for voter in settings.voters if voter != settings.node)
         self.sessions = Sessions(self)
@@ -80,12 +82,6 @@ class Engine:
             for number in range(settings.shards)
         ]
         self.upkeep = Upkeep(self)
-        self._has_arrivals = False  # publishes came in this turn
-        self._arrivals = 0  # ... and since the last round began
-        self._arrivals_expected = 0
-        self._proposed_at = 0.0
-        self._is_round_timed = False  # a timer ends the wait for the round under way
-        self._gathering_since: float | None = None
         self._dirty: set[int] = set()  # shards that the end of this turn has something to do for
         self._pending_bytes_max = limits.NODE_INFLIGHT_BYTES_MAX // settings.shards  # of each shard
 
@@ -180,8 +176,7 @@ class Engine:
             error = None
         if error is None:
             replica.submit(peer, forward.seq, forward.batch)
-            self._has_arrivals = True
-            self._arrivals += 1
+            self._rounds.on_arrival()
             self._mark(forward.shard)
         else:
             self.links.send(peer, Rejected(forward.shard, forward.seq, error.code, str(error.args[0])))
@@ -212,45 +207,15 @@ class Engine:
     # --- the turn's end ---------------------------------------------------------------------------------------------
 
     def end_turn(self) -> None:
-        if self._dirty and not self._is_gathering():
+        if self._dirty and not self._rounds.is_waiting(self.now, self._is_settled()):
             dirty, self._dirty = sorted(self._dirty), set()
             for number in dirty:
                 self._end_shard_turn(self.shards[number])
         self.flushed_batch = self.log.flush()
         self.sessions.end_turn()
 
-    def _is_gathering(self) -> bool:
-        """Are publishes still to come that should share the next entry? Then it waits, no longer than GATHER_S.
-
-        A round of consensus costs much the same for one message as for a hundred. Clients that each wait for their
-        reply come back within a few turns of each other: as many as the last round had are waited for.
-        """
-        has_arrivals, self._has_arrivals = self._has_arrivals, False
-        if not self._arrivals:
-            return False
-        if self.now - self._proposed_at < limits.ROUND_S and any(
-            not self.shards[number].replica.is_settled for number in self._dirty
-        ):
-            if not self._is_round_timed:
-                self._is_round_timed = True
-                self.timers.schedule(self._proposed_at + limits.ROUND_S, self._on_round_late)
-            self._gathering_since = None
-            return True
-        if self._gathering_since is None:
-            self._gathering_since = self.now
-            self.timers.schedule(self.now + limits.GATHER_S, self._touch)
-        is_over = self.now - self._gathering_since >= limits.GATHER_S
-        if is_over or (not has_arrivals and self._arrivals >= self._arrivals_expected):
-            self._gathering_since = None
-            self._arrivals_expected, self._arrivals = self._arrivals, 0
-            return False
-        if has_arrivals:
-            self._touch()
-        return True
-
-    def _on_round_late(self) -> None:
-        self._is_round_timed = False
-        self._touch()
+    def _is_settled(self) -> bool:
+        return all(self.shards[number].replica.is_settled for number in self._dirty)
 
     def _end_shard_turn(self, shard: Shard) -> None:
         replica = shard.replica
@@ -259,7 +224,7 @@ class Engine:
             shard.barriers.submit(self.now)
             replica.advance()
         if replica.has_submitted:
-            self._proposed_at = self.now
+            self._rounds.on_begun(self.now)
             replica.propose(self._wall_ms)
             replica.advance()  # what a transfer of leadership holds up is tried again at the next tick
         if shard.has_slices:
@@ -336,8 +301,7 @@ class Engine:
             waiter.failed(Overloaded("too many publishes of this node wait to be committed"))
             return
         route.submit(channel, kind, payloads, waiter, self.now + limits.COMMAND_DEADLINE_S)
-        self._has_arrivals = True
-        self._arrivals += 1
+        self._rounds.on_arrival()
         self._mark(number)
 
     def fresh(self, channels: Sequence[bytes], done: Done) -> None:

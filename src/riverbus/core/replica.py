@@ -63,7 +63,7 @@ class Replica:
         self.applied_index = bus.applied_index
         self.logged_bytes = 0  # of entries applied since the start; what snapshots and compaction measure by
         self.has_committed_in_term = False
-        self.proposed_index = 0
+        self.proposed_index = 0  # the last entry that this replica proposed
         self.awaits_batch = 0  # the last batch of the log that this replica has something in
         self._links = links
         self._host = host
@@ -115,7 +115,7 @@ class Replica:
 
     def _propose_entry(self, wall_ms: int, submitted: list[tuple[int | None, int, bytes]]) -> None:
         try:
-            self.proposed_index, _ = index, _ = self.raft.propose(encode_entry(wall_ms, [batch for _, _, batch in submitted]))
+            index, _ = self.raft.propose(encode_entry(wall_ms, [batch for _, _, batch in submitted]))
         except NotLeader:
             self._reject(submitted, NotAccepted.code, "this node no longer leads the shard")
             return
@@ -126,6 +126,7 @@ class Replica:
                 self._reject(submitted, Overloaded.code, "too much is waiting to be replicated")
             return
         self._is_transferring = False
+        self.proposed_index = index
         for peer, seq, _ in submitted:
             if peer is None:
                 self._host.on_proposed(self.shard, seq, index)
