@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 NATIVE := native/Cargo.toml native/Cargo.lock $(wildcard native/src/*.rs) $(wildcard native/.cargo/config.toml)
 
-.PHONY: setup run test check bench lock clean
+.PHONY: setup run test check bench sim storm fuzz lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -46,6 +46,18 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.run
+
+# Longer than the tests' slices: 2,000 simulated clusters; an hour of everything; the interface fuzzer's own uses.
+sim: setup
+	$(BIN)/riverbus sim --seed 1 --seeds 2000 --chaos 90
+
+storm: setup
+	$(BIN)/riverbus sim --seed 1 --seeds 100000 --minutes 40 --json
+	RIVERBUS_STORAGE=long $(BIN)/python -m pytest -s tests/storage
+
+fuzz: setup
+	$(BIN)/python -m pytest tests/fuzz
+	$(BIN)/python -m tests.wire.fuzz_resp 60
 
 # New versions of what pyproject.toml allows; commit the result.
 lock: setup

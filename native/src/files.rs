@@ -25,7 +25,7 @@ pub struct Files {
 
 impl WriterState {
     /// Runs `attempt` until it no longer fails for want of room.
-    fn with_room<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    pub fn with_room<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         loop {
             if self.is_dead.load(Ordering::SeqCst) {
                 return Err(Error::other("the log has failed"));

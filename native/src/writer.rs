@@ -222,7 +222,10 @@ impl Writer {
         let written = caught(|| engine.write(buffer, true))
             .map_err(|panic| format!("write failed: {}", plain(panic)))?
             .map_err(|error| format!("write failed: {error}"))?;
-        self.marker.advance(number).map_err(|error| format!("write failed: marker: {error}"))?;
+        // A file system that copies on write may want room for that, too.
+        let (state, marker) = (Arc::clone(&self.state), &mut self.marker);
+        let advanced = state.with_room(|| marker.advance(number));
+        advanced.map_err(|error| format!("write failed: marker: {error}"))?;
         let counters = &self.state.counters;
         counters.bytes_written.fetch_add(written as u64, Ordering::Relaxed);
         counters.batches.fetch_add(count, Ordering::Relaxed);

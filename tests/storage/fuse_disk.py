@@ -38,7 +38,8 @@ NOTES, CONTROL = ".notes", ".control"
 class Faults(msgspec.Struct):
     """`fail_sync` and `fail_write` count from when they are set: the first is 1; 0 is never.
 
-    `short_writes` is the share of writes that are cut short, of those longer than a sector.
+    With less than no room (`room_bytes` below what is used) writes in place fail as well, as on a disk that copies on
+    write. `short_writes` is the share of writes that are cut short, of those longer than a sector.
     """
 
     fail_sync: int = 0

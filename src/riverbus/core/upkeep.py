@@ -57,10 +57,14 @@ class Upkeep:
         replica = shard.replica
         if replica.is_leader and self._rules_proposed.get(shard.number) != replica.term:
             self._rules_proposed[shard.number] = replica.term
-            if rules_to_bytes(replica.bus.rules) != self._rules:
-                builder = BatchBuilder(self._engine.settings.origin)
-                builder.add_rules(self._rules)
-                replica.submit(None, 0, builder.finish(0))
+            self._maybe_propose_rules(shard)
+
+    def _maybe_propose_rules(self, shard: Shard) -> None:
+        replica = shard.replica
+        if rules_to_bytes(replica.bus.rules) != self._rules:
+            builder = BatchBuilder(self._engine.settings.origin)
+            builder.add_rules(self._rules)
+            replica.submit(None, 0, builder.finish(0))
 
     def on_tick(self) -> None:
         engine = self._engine
@@ -79,6 +83,8 @@ class Upkeep:
                 self._leads_since.pop(shard.number, None)
                 continue
             self._leads_since.setdefault(shard.number, engine.now)
+            if shard.replica.has_committed_in_term and not shard.replica.has_submitted:
+                self._maybe_propose_rules(shard)  # the first proposal may have been refused: too much was waiting
             self._maybe_transfer(shard)
             self._maybe_send_snapshot_again(shard)
 
