@@ -33,7 +33,7 @@ run: setup
 	$(BIN)/riverbus dev --nodes 3
 
 test: setup
-	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo test --manifest-path native/Cargo.toml --release --locked --quiet
+	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo test --manifest-path native/Cargo.toml --locked --quiet
 	$(BIN)/python -m pytest
 
 check: setup
