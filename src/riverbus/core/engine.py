@@ -76,6 +76,7 @@ class Engine:
         for number in range(settings.shards):
             if not Raft.is_bootstrapped(log, number):
                 Raft.bootstrap(log, number, list(settings.voters))
+        log.flush()
         log.sync()
         self.shards: list[Shard] = [
             open_shard(number, settings, log, links, snapshots, self, self._next_seq)

@@ -26,6 +26,7 @@ from riverbus.core.shard import Settings
 from riverbus.peer_messages import PeerMessage
 from riverbus.runtime.channel_rules import rules_of
 from riverbus.runtime.config import Config
+from riverbus.runtime.durable_log import open_log
 from riverbus.runtime.identity import Identity, open_identity
 from riverbus.runtime.memory_transport import join
 from riverbus.runtime.security import Accounts
@@ -143,13 +144,12 @@ class EmbeddedNode:
     # --- coming up ----------------------------------------------------------------------------------------------------
 
     def _open_directory(self, data: Path) -> None:
-        data.mkdir(parents=True, exist_ok=True)
         number, shards = self._config.node.id, self._config.node.shards
         identity = self._identity = open_identity(data, number, shards, (number,))
+        self._log = open_log(data, identity, shards)
         if not identity.is_bootstrapped:
             identity.bootstrap({number: identity.incarnation})
         self._store = SnapshotStore(self._loop, data)
-        self._log = Log.open(str(data / "log"))
         self._loop.add_reader(self._log.fileno(), self._on_log)
 
     def _open_engine(self, snapshots: Snapshots) -> None:

@@ -30,6 +30,7 @@ from riverbus.runtime.admin import AdminServer
 from riverbus.runtime.channel_rules import rules_of
 from riverbus.runtime.clients import ClientServer, descriptor_budget
 from riverbus.runtime.config import Config
+from riverbus.runtime.durable_log import open_log
 from riverbus.runtime.identity import Identity, open_identity
 from riverbus.runtime.metrics import Metrics
 from riverbus.runtime.peers import PeerLinks
@@ -85,20 +86,22 @@ class Node:
         """Come up; returns when clients can connect. Raises OSError, IdentityError, LogError, ConfigError."""
         config = self.config
         peers = {number: address for number, address in config.members.items() if number != config.node.id}
-        self.data.mkdir(parents=True, exist_ok=True)
+        secret = read_secret(config.node.secret_file) if config.node.secret_file or peers else b""
+        server_tls, client_tls = server_context(config.peer.tls), client_context(config.peer.tls)
         self._identity = open_identity(self.data, config.node.id, config.node.shards, tuple(config.members))
+        self._log = open_log(self.data, self._identity, config.node.shards)
         await self._admin.start(config.admin.listen)
         self._snapshots = SnapshotStore(self._loop, self.data)
         self.links = PeerLinks(
             self._loop,
             self._identity,
-            read_secret(config.node.secret_file) if config.node.secret_file or peers else b"",
+            secret,
             config.peer_listen,
             peers,
             self,
             Random(SystemRandom().getrandbits(64)),
-            server_ssl=server_context(config.peer.tls),
-            client_ssl=client_context(config.peer.tls),
+            server_ssl=server_tls,
+            client_ssl=client_tls,
             snapshots=self._snapshots,
         )
         if peers:
@@ -126,8 +129,8 @@ class Node:
         config = self.config
         assert self.links is not None
         assert self._snapshots is not None
+        assert self._log is not None
         random = SystemRandom()
-        self._log = Log.open(str(self.data / "log"))
         settings = Settings(
             node=config.node.id,
             voters=tuple(config.members),
