@@ -28,6 +28,10 @@ def test_a_cluster_of_one_is_founded_at_once(tmp_path: Path) -> None:
     run(story())
 
 
+class Crash(Exception):
+    """The process ends here, as far as the test goes; the loop's exception handler hears of it."""
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations((1, 2, 3))))
 def test_three_fresh_nodes_found_one_cluster_whatever_their_order(tmp_path: Path, order: tuple[int, ...]) -> None:
     async def story() -> None:
@@ -64,7 +68,7 @@ def test_a_crash_between_the_nodes_records_ends_well(
                     write(self, incarnations)
                 else:
                     crashed.append(self.node_id)
-                    raise asyncio.CancelledError
+                    raise Crash
 
             errors: list[object] = []
             loop = asyncio.get_running_loop()

@@ -154,9 +154,11 @@ class Connection(asyncio.Protocol):
             self._deadline.cancel()
         self._registry.pop(self, None)
         self.resume_writing()
-        self.owner.on_lost(self)
-        if not self.lost.done():  # a cancelled task that awaited it has cancelled it
-            self.lost.set_result(None)
+        try:
+            self.owner.on_lost(self)
+        finally:
+            if not self.lost.done():  # a cancelled task that awaited it has cancelled it
+                self.lost.set_result(None)
 
     def pause_writing(self) -> None:
         self._is_paused = True

@@ -168,7 +168,10 @@ class PeerLinks:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.bulk is not None:
             await self.bulk.wait_closed()
-        await asyncio.gather(*(connection.lost for connection in self._connections), return_exceptions=True)
+        lost = [connection.lost for connection in self._connections]
+        if lost:
+            # Bounded: uvloop does not report every connection as lost whose callback raised.
+            await asyncio.wait(lost, timeout=limits.HANDSHAKE_DEADLINE_S)
 
     # --- connections --------------------------------------------------------------------------------------------------
 
