@@ -7,8 +7,9 @@ one that says nothing for PEER_SILENCE_S is half open and dropped. What is sent 
 A link is *joined* when its handshake is done, and *up* for the handler once both of its ends are bootstrapped: before
 the cluster is founded, links only serve to found it (the rule is in identity.py).
 
-Leaves to others: what messages mean (core/engine.py), snapshots' bulk (bulk.py). Errors of this node itself (a disk
-that fails under the identity) go to the loop's exception handler, which the composition root makes fatal.
+It is one file, for founding and links share their state. Leaves to others: what messages mean (core/engine.py),
+snapshots' bulk (bulk.py). Errors of this node itself (a disk that fails under the identity) go to the loop's exception
+handler, which the composition root makes fatal.
 
 Invariants: a peer has at most one link; on_up and on_down of a peer alternate; on_bootstrapped comes once, before them.
 """
@@ -168,9 +169,7 @@ class PeerLinks:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.bulk is not None:
             await self.bulk.wait_closed()
-        lost = [connection.lost for connection in self._connections]
-        if lost:
-            # Bounded: uvloop does not report every connection as lost whose callback raised.
+        if lost := [connection.lost for connection in self._connections]:  # bounded: a callback may have raised
             await asyncio.wait(lost, timeout=limits.HANDSHAKE_DEADLINE_S)
 
     # --- connections --------------------------------------------------------------------------------------------------
