@@ -2,7 +2,8 @@
 //!
 //! Two-phase sends: what a leader sends goes at once (thesis 10.2.1); everything else waits until the batch with this
 //! and all earlier ready states is durable. A ready state with nothing to make durable counts with the last batch
-//! under way; if there is none, it is done at once and its messages join those to be sent now.
+//! under way; if there is none, it is done at once and its messages join those to be sent now. It is one file, for
+//! every method works on the same RawNode and the same queue of ready states.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
