@@ -40,13 +40,23 @@ def riverbus(*arguments: str, stdin: bytes = b"", code: int = 0) -> subprocess.C
 def started(*arguments: str, stdin: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
     """A command that runs until the block ends; killed then, if it has not ended by itself."""
     process = subprocess.Popen(
-        [*PROGRAM, *arguments], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment()
+        [*PROGRAM, *arguments],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment(),
+        preexec_fn=_heed_interrupts,
     )
-    try:
-        with process:
+    with process:
+        try:
             yield process
-    finally:
-        process.kill()
+        finally:
+            process.kill()  # before the wait that ends the block
+
+
+def _heed_interrupts() -> None:
+    """A shell that runs the tests in its background has SIGINT ignored, by all its descendants."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def read_line(process: subprocess.Popen[bytes]) -> bytes:
