@@ -44,6 +44,7 @@ mod ready;
 mod record;
 mod storage;
 mod store;
+mod torn;
 mod validate;
 mod writer;
 

@@ -1,7 +1,9 @@
 //! The simulator's store: what is durable, in maps; what is submitted but not synced, in a list.
 //!
-//! Entries are kept as checksummed bytes, so that a flipped bit is found as on disk. A crash keeps what was synced and,
-//! by the seed, a prefix of what was not: a torn batch is a dropped one, as raft-engine's recovery makes it.
+//! Entries are kept as checksummed bytes, so that damage is found as on disk. A crash keeps what was synced and, by the
+//! seed, what torn.rs leaves of what was not. Damage is, by the seed, a flipped bit, a lost sector, or the image that
+//! there was at the last crash in place of the present one (as if an old copy were restored; what was reported as
+//! durable, the disk's marker.rs, stays known).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use raft::eraftpb::Entry;
 use crate::errors::{Error, Result};
 use crate::random::Random;
 use crate::store::{Batch, Store};
+use crate::torn;
 use crate::writer::{EventFd, WriterState};
 
 #[derive(Clone)]
@@ -81,9 +84,15 @@ impl Durable {
     }
 }
 
+const SECTOR_BYTES: usize = 512;
+
 pub struct Memory {
     seed: u64,
     durable: Durable,
+    /// The last batch that was ever reported as durable; outlives damage.
+    reported: u64,
+    /// What was durable at the last crash.
+    old: Option<Durable>,
     unsynced: VecDeque<(u64, Batch)>,
     event: Option<EventFd>,
     syncs: u64,
@@ -91,7 +100,8 @@ pub struct Memory {
 
 impl Memory {
     pub fn new(seed: u64) -> Memory {
-        Memory { seed, durable: Durable::default(), unsynced: VecDeque::new(), event: None, syncs: 0 }
+        let durable = Durable::default();
+        Memory { seed, durable, reported: 0, old: None, unsynced: VecDeque::new(), event: None, syncs: 0 }
     }
 }
 
@@ -146,6 +156,7 @@ impl Store for Memory {
         let is_new = !self.unsynced.is_empty();
         for (number, batch) in self.unsynced.drain(..) {
             self.durable.apply(number, batch);
+            self.reported = number;
         }
         if let (true, Some(event)) = (is_new, &self.event) {
             event.signal();
@@ -176,16 +187,26 @@ impl Store for Memory {
         let mut random = Random::new(&[self.seed, seed]);
         let mut survivor = Memory::new(random.next());
         survivor.durable = self.durable.clone();
-        let reported = self.durable.number;
-        let kept = random.below(self.unsynced.len() as u64 + 1) as usize;
-        for (number, batch) in self.unsynced.drain(..).take(kept) {
+        survivor.old = Some(self.durable.clone());
+        survivor.reported = self.reported;
+        for (number, batch) in torn::survivors(self.unsynced.make_contiguous(), &mut random) {
             survivor.durable.apply(number, batch);
+            survivor.reported = number;
         }
-        Some((Box::new(survivor), reported))
+        self.unsynced.clear();
+        Some((Box::new(survivor), self.reported))
     }
 
     fn flip_bit(&mut self, seed: u64) -> Option<bool> {
         let mut random = Random::new(&[self.seed, seed]);
+        let kind = random.below(10);
+        if kind == 0 {
+            // Without writes since the last crash it is what there is: no damage.
+            if let Some(old) = self.old.take().filter(|old| old.number < self.durable.number) {
+                self.durable = old;
+                return Some(true);
+            }
+        }
         let mut records = self.durable.records();
         if records.is_empty() {
             return Some(false);
@@ -193,7 +214,12 @@ impl Store for Memory {
         let chosen = random.below(records.len() as u64) as usize;
         let record = &mut records[chosen];
         let bit = random.below(record.len() as u64 * 8);
-        record[(bit / 8) as usize] ^= 1 << (bit % 8);
+        let at = (bit / 8) as usize;
+        if kind < 3 {
+            let end = record.len().min(at + SECTOR_BYTES);
+            record[at..end].fill(0);
+        }
+        record[at] ^= 1 << (bit % 8);
         Some(true)
     }
 }

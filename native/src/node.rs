@@ -241,7 +241,8 @@ impl Node {
         let change = ConfChangeV2::parse_from_bytes(data).map_err(|error| Error::Value(error.to_string()))?;
         let known = lock(&self.core).group(self.group)?.record.conf_index;
         if index > known {
-            let conf_state = self.raw.apply_conf_change(&change).map_err(raft_error)?;
+            // A change that cannot be made (no leader proposes one) changes nothing, on every replica alike.
+            let conf_state = self.raw.apply_conf_change(&change).unwrap_or_else(|_| self.conf_state());
             lock(&self.core).set_conf_state(self.group, conf_state.clone(), index)?;
         }
         Ok(self.conf_state())
@@ -273,9 +274,12 @@ impl Node {
         let number = ready.number();
         let must_sync = ready.must_sync();
         let snapshot = ready.snapshot().clone();
-        let waiting = ready.take_persisted_messages();
+        let mut waiting = ready.take_persisted_messages();
+        waiting.retain_mut(|message| self.mend_append(message));
+        let mut send_now = ready.take_messages();
+        send_now.retain_mut(|message| self.mend_append(message));
         let mut parts = Parts {
-            send_now: ready.take_messages(),
+            send_now,
             committed: ready.take_committed_entries(),
             read_states: ready.take_read_states(),
             snapshot,
@@ -296,6 +300,20 @@ impl Node {
             parts.send_now.extend(waiting);
         }
         Ok(Some(parts))
+    }
+
+    /// Where raft-rs batches appends it puts entries into a queued one that has none, whatever index that one follows
+    /// (util::is_continuous_ents): after a commit notice and a lost link it is an index that the entries come before,
+    /// over which a follower would panic. Such a message is made to follow its first entry; false: it cannot be sent.
+    fn mend_append(&self, message: &mut Message) -> bool {
+        let Some(first) = message.entries.first().map(|entry| entry.index) else { return true };
+        if message.msg_type != MessageType::MsgAppend || first == message.index + 1 {
+            return true;
+        }
+        let Ok(term) = self.raw.raft.raft_log.term(first - 1) else { return false };
+        message.index = first - 1;
+        message.log_term = term;
+        true
     }
 
     /// Queues what a ready state wants durable; returns the number that its batch will have.

@@ -61,6 +61,26 @@ def test_a_leaders_entries_leave_before_its_disk_and_a_followers_answer_does_not
     assert follower.raft.persisted(batch) == []
 
 
+def test_entries_sent_again_behind_a_commit_notice_follow_the_right_index() -> None:
+    """raft-rs would put them into the notice, which follows a later index. Found by tests/faults, scenario weather."""
+    cluster = Cluster()
+    leader, second, third = cluster.elect(1), cluster.nodes[2], cluster.nodes[3]
+    leader.raft.propose(b"lost on its way to node 2")
+    for message in [data for to, data in leader.take() if to == 3]:
+        third.raft.step(message, 1)
+    for _, data in third.take():
+        leader.raft.step(data, 3)  # it is committed: a notice of that is queued for node 2
+    leader.raft.report(2, "unreachable")
+    leader.raft.propose(b"next")
+    appends = [data for to, data in leader.take() if to == 2]
+    assert appends
+    for data in appends:
+        second.raft.step(data, 1)
+    cluster.deliver()
+    cluster.tick(2)
+    assert cluster.payloads(2) == [b"lost on its way to node 2", b"next"]
+
+
 def test_nothing_to_persist_with_nothing_under_way_is_sent_at_once() -> None:
     cluster = Cluster()
     leader = cluster.elect(1)
