@@ -13,6 +13,7 @@ from riverbus.core.entries import (
     RulesOp,
     Run,
     UnknownEntry,
+    WriteOp,
     decode_batch,
     decode_entry,
     encode_entry,
@@ -34,7 +35,7 @@ def batch_of(*given_runs: tuple[bytes, int, list[bytes]], seq: int = 1) -> bytes
     return builder.finish(seq)
 
 
-def contents(ops: list[Run | RulesOp]) -> list[tuple[bytes, int, bytes]]:
+def contents(ops: list[Run | RulesOp | WriteOp]) -> list[tuple[bytes, int, bytes]]:
     return [(op.channel, op.kind, payload) for op in ops if isinstance(op, Run) for payload in op.payloads()]
 
 

@@ -8,32 +8,40 @@ A run gets the ids (time, 0), (time, 1), ... or goes on from the channel's last 
 as Redis does for XADD with `*`. The first XADD makes a channel an explicit stream: no window, nothing dropped, and an
 error instead when memory is full. Where messages lie is `channels.py`; what is dropped when, `store.py`.
 
+Keyspace commands are carried out in their place among the runs (`keyspace/execute.py`).
+
 An entry is decoded as a whole before anything changes: one that is damaged or unknown leaves no trace but its
-exception, and the node stops.
+exception, and the node stops. It is one file, as it is the one face that a shard's state shows: most of it is a line
+or two each that ask those who know.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from zlib import crc32
 
 import msgspec
 from xxhash import xxh3_128
 
 from riverbus.core import history
-from riverbus.core.channels import CHANNEL_COST, Channel
-from riverbus.core.entries import RulesOp, Run, decode_entry
+from riverbus.core.acl_state import AclState
+from riverbus.core.channels import Channel
+from riverbus.core.entries import Op, RulesOp, Run, WriteOp, decode_entry
 from riverbus.core.history import ReadResult
-from riverbus.core.pieces import CHUNK_COST, PIECE_BYTES, TRAILER, newest
-from riverbus.core.rules import Rules
+from riverbus.core.keyspace.codes import Noun
+from riverbus.core.keyspace.execute import execute, query
+from riverbus.core.keyspace.keyspace import Event
+from riverbus.core.keyspace.replies import Deferred, Outcome, effect_of
+from riverbus.core.keyspace.streams import append_run
+from riverbus.core.pieces import newest
+from riverbus.core.rules import ChannelRule, Rules
 from riverbus.core.snapshot_writer import SnapshotWriter
 from riverbus.core.store import PARTITIONS, Store
-from riverbus.messages import BusError, Kind, Message, MessageId, OutOfMemory
+from riverbus.messages import BusError, Kind, Message, MessageId, Reply
 
 COPY_BYTES = 2048  # a run above this is copied into its chunk straight from the entry, below it by way of a slice
 XADD = int(Kind.XADD)
-COST_MAX = CHANNEL_COST + CHUNK_COST + PIECE_BYTES + TRAILER.size  # of a run, over its messages and channel's name
 
 _new = tuple.__new__  # makes a MessageId in half the time
 
@@ -46,15 +54,38 @@ class RunResult(msgspec.Struct, gc=False):
     error: BusError | None
 
 
+class WriteResult(msgspec.Struct, gc=False):
+    """What a keyspace command did. `runs`: what it appended, for subscribers. `events`: (class, name, key)."""
+
+    op: WriteOp
+    outcome: Outcome
+    runs: list[RunResult]
+    events: list[Event]
+
+    @property
+    def reply(self) -> Reply:
+        """Made when it is asked for: only the node that somebody waits on needs it."""
+        return self.outcome.render() if isinstance(self.outcome, Deferred) else self.outcome
+
+
 class BatchResult(msgspec.Struct):
+    """`results` of runs and of keyspace commands, in their order in the batch."""
+
     origin: int
     seq: int
-    runs: list[RunResult]
+    results: list[RunResult | WriteResult]
+
+    @property
+    def runs(self) -> list[RunResult]:
+        return [result for result in self.results if isinstance(result, RunResult)]
 
 
 class Applied(msgspec.Struct):
+    """`events`: keyspace events that belong to no keyspace command (plain XADD; keys that expired)."""
+
     time_ms: int
     results: list[BatchResult]
+    events: list[Event] = []
 
 
 class Bus:
@@ -79,30 +110,37 @@ class Bus:
             return Applied(self.time_ms, [])
         entry = decode_entry(data)
         store = self._store
-        time_ms = self.time_ms = max(self.time_ms, entry.time_ms)
+        keyspace = store.keyspace
+        time_ms = self.time_ms = keyspace.time_ms = max(self.time_ms, entry.time_ms)
+        keyspace.index = index
+        events: list[Event] = []
+        keyspace.events = events
         outcomes: list[int] = []
         results = []
         for batch in entry.batches:
-            runs = self._append_all(batch.ops, time_ms, outcomes)
-            results.append(BatchResult(batch.origin, batch.seq, runs))
+            results.append(BatchResult(batch.origin, batch.seq, self._apply_ops(batch.ops, time_ms, outcomes)))
         store.make_room(time_ms)
         outcomes.extend((store.channels, store.messages, store.bytes, store.memory_bytes, store.dropped, *store.floor))
+        outcomes.extend((keyspace.count, keyspace.bytes, keyspace.publish_keys.count, keyspace.sequences.count))
         digest = xxh3_128(self.running_hash)
         digest.update(data)
         digest.update(array("Q", outcomes))
         self.running_hash = digest.digest()
         self.applied_index = index
-        return Applied(time_ms, results)
+        return Applied(time_ms, results, events)
 
-    def _append_all(self, ops: list[Run | RulesOp], time_ms: int, outcomes: list[int]) -> list[RunResult]:
+    def _apply_ops(self, ops: list[Op], time_ms: int, outcomes: list[int]) -> list[RunResult | WriteResult]:
         """A hot path: a turn a run, where runs may be single messages. What is not common is left to `_append`."""
         store = self._store
         partitions = store.partitions
         epoch = store.epoch
-        results = []
+        results: list[RunResult | WriteResult] = []
         for run in ops:
             if not isinstance(run, Run):
-                store.change_rules(run.rules, time_ms)
+                if isinstance(run, RulesOp):
+                    store.change_rules(run.rules.with_commands_of(store.latest_rules), time_ms)
+                else:
+                    results.append(self._execute(run, outcomes))
                 continue
             name = run.channel
             count = run.count
@@ -143,35 +181,41 @@ class Bus:
             results.append(RunResult(run, first, None))
         return results
 
+    def _execute(self, op: WriteOp, outcomes: list[int]) -> WriteResult:
+        outcome, appended, events = execute(self._store.keyspace, op.noun, self._append_or_refuse)
+        outcomes.extend(effect_of(outcome))
+        runs = [RunResult(run, first, None) for run, first in appended]
+        for _, first in appended:
+            outcomes.extend(first)
+        return WriteResult(op, outcome, runs, events)
+
+    def _append_or_refuse(self, run: Run) -> MessageId | BusError:
+        return self._append(run, self._store.get(run.channel), self.time_ms)
+
     def _append(self, run: Run, channel: Channel | None, time_ms: int) -> MessageId | BusError:
         """A run for any channel: a new one, an explicit one, one that a snapshot must keep, one under old rules."""
         store = self._store
+        if channel is not None and channel.stream is not None and 0 <= channel.stream.expire_ms <= time_ms:
+            store.keyspace.take(run.channel)
         if run.kind == XADD or (channel is not None and channel.is_explicit):
-            error = self._admit(run, channel)
-            if error is not None:
-                return error
+            return append_run(store.keyspace, run, channel)
         if channel is None:
             channel = store.create(run.channel, time_ms)
         elif channel.epoch != store.epoch:
             store.preserve(channel)
-        if channel.rule.is_retired and not channel.is_explicit:
+        if channel.rule.is_retired:
             store.renew(channel)
-        if run.kind == XADD and not channel.is_explicit:
-            store.make_explicit(channel, time_ms)
         first = MessageId(time_ms, 0)
         if time_ms <= channel.last_ms:
             first = channel.last_id.plus(1)
-        if run.count > channel.rule.count and not channel.is_explicit:
+        if run.count > channel.rule.count:
             return self._append_newest(run, channel, *first)
         end = run.lengths_at + 4 * run.count + run.body_bytes
         taken = channel.append(*first, run.kind, run.count, run.body_bytes, run.data[run.lengths_at : end])
         store.memory_bytes += taken
         store.messages += run.count
         store.bytes += run.body_bytes
-        if channel.is_explicit:
-            store.explicit_bytes += taken
-        else:
-            store.trim(channel, channel.rule, run.count, run.body_bytes)
+        store.trim(channel, channel.rule, run.count, run.body_bytes)
         return first
 
     def _append_newest(self, run: Run, channel: Channel, ms: int, seq: int) -> MessageId:
@@ -190,15 +234,6 @@ class Bus:
             store.trim(channel, window, keep, body_bytes)
         return MessageId(ms, seq)
 
-    def _admit(self, run: Run, channel: Channel | None) -> BusError | None:
-        """Explicit streams are never dropped: what would make them exceed the shard's memory is refused."""
-        store = self._store
-        held = channel.memory() if channel is not None and not channel.is_explicit else 0
-        cost = COST_MAX + len(run.channel) + 4 * run.count + run.body_bytes + held
-        if store.explicit_bytes + cost <= store.rules.shard_bytes_max:
-            return None
-        return OutOfMemory("command not allowed when used memory > 'shard_bytes_max'.")
-
     @property
     def next_expiry_ms(self) -> int | None:
         """From this time on, an entry with nothing but the time would free something; None if none ever would.
@@ -207,12 +242,56 @@ class Bus:
         """
         return self._store.next_due_ms(self.time_ms)
 
+    @property
+    def next_key_expiry_ms(self) -> int | None:
+        """As `next_expiry_ms`, of keys alone."""
+        return self._store.keyspace.next_expiry_ms
+
+    # --- keys ---------------------------------------------------------------------------------------------------------
+
+    def query(self, noun: Noun, now_ms: int) -> Reply:
+        """A read of keyspace_commands.py, or XRange, XLen, XRead, XInfoStream. `now_ms`: the asker's wall clock.
+
+        By it is measured what has expired and how long what is idle; if it is behind the entries' time, that holds.
+        """
+        return query(self._store.keyspace, noun, max(now_ms, self.time_ms))
+
+    def version(self, name: bytes, now_ms: int) -> int:
+        """For WATCH, and the `watched` of a Transaction."""
+        return self._store.keyspace.version(name, max(now_ms, self.time_ms))
+
+    @property
+    def users(self) -> AclState:
+        return self._store.keyspace.users
+
+    @property
+    def key_count(self) -> int:
+        return self._store.keyspace.count
+
+    @property
+    def expiring_key_count(self) -> int:
+        return self._store.keyspace.expiring_count
+
     # --- figures ------------------------------------------------------------------------------------------------------
 
     @property
     def rules(self) -> Rules:
         """The latest; while channels still move to the rules before, these wait."""
-        return self._store.next_rules or self._store.rules
+        return self._store.latest_rules
+
+    @property
+    def has_special_rules(self) -> bool:
+        """Of durability none, or with a limit for payloads: a publish has to be looked at."""
+        return self._store.is_special
+
+    @property
+    def rules_generation(self) -> int:
+        """Rises when other rules hold."""
+        return self._store.generation
+
+    def rule_of(self, channel: bytes) -> ChannelRule:
+        """The rule that holds for a channel now."""
+        return self._store.window_for(channel).rule
 
     @property
     def channel_count(self) -> int:
@@ -222,6 +301,21 @@ class Bus:
         """All channels that have state, in no order that means anything."""
         for partition in self._store.partitions:
             yield from partition
+
+    def partition(self, number: int) -> Collection[Channel]:
+        """The channels of one of the registry's PARTITIONS (`crc32(name) % PARTITIONS`)."""
+        return self._store.partitions[number].values()
+
+    @property
+    def forgotten_until(self) -> MessageId:
+        """Of channels without state and without a tombstone no message is above this."""
+        return self._store.floor
+
+    def forgotten_after(self, id_: MessageId) -> list[tuple[bytes, MessageId]]:
+        """Channels without state whose last message was above this, with its id."""
+        packed_id = id_.ms << 64 | id_.seq
+        found = [(name, packed) for name, packed in self._store.tombstones.items() if packed > packed_id]
+        return [(name, MessageId(packed >> 64, packed & 0xFFFF_FFFF_FFFF_FFFF)) for name, packed in found]
 
     @property
     def retained_messages(self) -> int:
@@ -322,10 +416,15 @@ class Bus:
         bus.applied_index = applied_index
         bus.time_ms = time_ms
         bus.running_hash = running_hash
+        store.keyspace.time_ms, store.keyspace.index = time_ms, applied_index
         return bus
+
+    def release_some(self) -> bool:
+        """Once another bus has replaced this one: see Store.release_some."""
+        return self._store.release_some()
 
     def invariants(self) -> None:
         self._store.invariants()
 
 
-__all__ = ["Applied", "BatchResult", "Bus", "ReadResult", "RunResult"]
+__all__ = ["Applied", "BatchResult", "Bus", "ReadResult", "RunResult", "WriteResult"]

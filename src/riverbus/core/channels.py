@@ -37,6 +37,7 @@ from riverbus.core.pieces import (
 from riverbus.messages import MessageId
 
 if TYPE_CHECKING:
+    from riverbus.core.keyspace.keys import StreamKey
     from riverbus.core.store import Window
 
 CHANNEL_COST = 320  # a channel's own objects and its places in the registry, as benchmarks/memory.py measures them
@@ -75,6 +76,7 @@ class Channel(msgspec.Struct, gc=False, order=True):
     base: int = 0
     head: Head | None = None
     is_explicit: bool = False
+    stream: StreamKey | None = None  # an explicit one's key: its groups, its expiry
 
     @property
     def last_id(self) -> MessageId:
@@ -324,6 +326,7 @@ class Channel(msgspec.Struct, gc=False, order=True):
     def frozen(self) -> Channel:
         """A copy for a snapshot: it shares the chunks, which never change."""
         copied = copy(self)
+        copied.stream = None  # written by itself
         if self.chunks is not None:
             copied.chunks = self.chunks[self.base :]
             copied.base = 0
@@ -354,5 +357,6 @@ class Channel(msgspec.Struct, gc=False, order=True):
                 size += sum(piece.lengths())
         assert (count, size) == (self.length, self.retained_bytes)
         assert previous <= (self.last_ms, self.last_seq)
-        assert not (self.tail or chunks) or previous == (self.last_ms, self.last_seq)
+        assert not (self.tail or chunks) or previous == (self.last_ms, self.last_seq) or self.is_explicit
+        assert self.is_explicit == (self.stream is not None)
         assert self.queued <= self.key() or self.is_explicit

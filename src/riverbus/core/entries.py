@@ -4,6 +4,7 @@
     batch := u64 origin, u64 seq, u32 ops_bytes, u32 op_count, op*       made by the origin node, never changed after
     op    := u8 1 (RUN), u8 kind, u16 channel_bytes, u32 count, u32 body_bytes, channel, u32 lengths[count], bodies
            | u8 2 (RULES), u32 bytes, rules                              canonical JSON of `rules.py`
+           | u8 3 (WRITE), u8 code, u32 bytes, fields                    a keyspace command: `keyspace/codes.py`
 
 Invariants: a decoded entry is wholly valid (each length adds up, each opcode and kind is known), or nothing of it is
 returned. What a newer node wrote is `UnknownEntry`: a node that cannot read a committed entry stops, it never skips.
@@ -19,9 +20,11 @@ from array import array
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from struct import Struct
+from typing import TypeAlias
 
 import msgspec
 
+from riverbus.core.keyspace.codes import DamagedNoun, Noun, UnknownNoun, decode_noun, encode_noun
 from riverbus.core.rules import Rules, rules_from_bytes
 from riverbus.fields import DamagedFields, decode_fields, encode_fields
 from riverbus.limits import CHANNEL_BYTES_MAX
@@ -32,10 +35,12 @@ assert sys.byteorder == "little", "lengths are read and written in place, as lit
 ENTRY_VERSION = 1
 OPCODE_RUN = 1
 OPCODE_RULES = 2
+OPCODE_WRITE = 3
 ENTRY = Struct("<BQI")
 BATCH = Struct("<QQII")
 RUN = Struct("<BBHII")
 RULES_OP = Struct("<BI")
+WRITE = Struct("<BBI")
 LENGTH = Struct("<I")
 RUN_BYTES_MAX = 2**31  # the lengths of a run add up to a u32
 KINDS = frozenset(int(kind) for kind in Kind)
@@ -85,10 +90,19 @@ class RulesOp(msgspec.Struct, gc=False):
     rules: Rules
 
 
+class WriteOp(msgspec.Struct, gc=False):
+    """A command of keyspace_commands.py."""
+
+    noun: Noun
+
+
+Op: TypeAlias = Run | RulesOp | WriteOp
+
+
 class Batch(msgspec.Struct):
     origin: int
     seq: int
-    ops: list[Run | RulesOp]
+    ops: list[Op]
 
 
 class Entry(msgspec.Struct):
@@ -99,7 +113,7 @@ class Entry(msgspec.Struct):
 class BatchBuilder:
     """Gathers what one node wants in a shard's log in one turn."""
 
-    __slots__ = ("_body_bytes", "_channel", "_kind", "_origin", "_parts", "_payloads", "_rules", "_runs", "_size")
+    __slots__ = ("_body_bytes", "_channel", "_kind", "_origin", "_parts", "_payloads", "_results", "_rules", "_size")
 
     def __init__(self, origin: int) -> None:
         self._origin = origin
@@ -112,7 +126,7 @@ class BatchBuilder:
         self._kind = -1
         self._body_bytes = 0
         self._rules = 0
-        self._runs = 0
+        self._results = 0
         self._size = BATCH.size
 
     @property
@@ -122,10 +136,10 @@ class BatchBuilder:
 
     @property
     def is_empty(self) -> bool:
-        return self._runs + self._rules == 0
+        return self._results + self._rules == 0
 
     def add_run(self, channel: bytes, kind: int, payloads: Sequence[bytes]) -> tuple[int, int]:
-        """Returns where they are: (index among the runs of this batch, index of the first in that run)."""
+        """Returns where they are: (index among the results of this batch, index of the first in that run)."""
         count = len(payloads)
         body_bytes = len(payloads[0]) if count == 1 else sum(map(len, payloads))
         open_payloads = self._payloads
@@ -134,8 +148,8 @@ class BatchBuilder:
             open_payloads += payloads
             self._body_bytes += body_bytes
             self._size += body_bytes + 4 * count
-            return self._runs - 1, offset
-        assert 0 < len(channel) <= CHANNEL_BYTES_MAX, "the front checks names"
+            return self._results - 1, offset
+        assert len(channel) <= CHANNEL_BYTES_MAX, "the front checks names"
         assert count, "a run holds a message"
         if open_payloads:
             self._close_run()
@@ -144,9 +158,21 @@ class BatchBuilder:
         self._payloads = list(payloads)
         self._body_bytes = body_bytes
         self._size += RUN.size + len(channel) + body_bytes + 4 * count
-        run = self._runs
-        self._runs = run + 1
+        run = self._results
+        self._results = run + 1
         return run, 0
+
+    def add_write(self, noun: Noun) -> int:
+        """Returns its index among the results of this batch, which has runs and writes in order."""
+        return self.add_encoded(*encode_noun(noun))
+
+    def add_encoded(self, code: int, fields: bytes) -> int:
+        """`add_write` of what `encode_noun` made."""
+        self._close_run()
+        self._parts += (WRITE.pack(OPCODE_WRITE, code, len(fields)), fields)
+        self._size += WRITE.size + len(fields)
+        self._results += 1
+        return self._results - 1
 
     def add_rules(self, rules: bytes) -> None:
         self._close_run()
@@ -157,7 +183,7 @@ class BatchBuilder:
     def finish(self, seq: int) -> bytes:
         """The batch; the builder is empty again."""
         self._close_run()
-        header = BATCH.pack(self._origin, seq, self._size - BATCH.size, self._runs + self._rules)
+        header = BATCH.pack(self._origin, seq, self._size - BATCH.size, self._results + self._rules)
         batch = b"".join((header, *self._parts))
         assert len(batch) == self._size
         self._clear()
@@ -218,7 +244,7 @@ def _decode_batch(data: bytes, at: int) -> tuple[Batch, int]:
     end = at + ops_bytes
     if end > len(data):
         raise DamagedEntry(f"batch of {ops_bytes} bytes at {at} in {len(data)}")
-    ops: list[Run | RulesOp] = []
+    ops: list[Op] = []
     unpack_run = RUN.unpack_from  # a hot loop: one turn a run, where runs may be single messages
     unpack_length = LENGTH.unpack_from
     kinds = KINDS
@@ -232,7 +258,7 @@ def _decode_batch(data: bytes, at: int) -> tuple[Batch, int]:
         lengths_at = channel_at + channel_bytes
         body_at = lengths_at + 4 * count
         at = body_at + body_bytes
-        if at > end or not count or not channel_bytes:
+        if at > end or not count:
             raise DamagedEntry(f"run of {count} messages and {body_bytes} bytes does not fit its batch, or is empty")
         if kind not in kinds:
             raise UnknownEntry(f"message of kind {kind}")
@@ -247,8 +273,10 @@ def _decode_batch(data: bytes, at: int) -> tuple[Batch, int]:
     return Batch(origin, seq, ops), at
 
 
-def _decode_rare_op(data: bytes, at: int, end: int) -> tuple[RulesOp, int]:
+def _decode_rare_op(data: bytes, at: int, end: int) -> tuple[RulesOp | WriteOp, int]:
     opcode = data[at]
+    if opcode == OPCODE_WRITE:
+        return _decode_write(data, at, end)
     if opcode != OPCODE_RULES:
         raise UnknownEntry(f"operation {opcode}")
     _, size = RULES_OP.unpack_from(data, at)
@@ -259,6 +287,19 @@ def _decode_rare_op(data: bytes, at: int, end: int) -> tuple[RulesOp, int]:
         return RulesOp(rules_from_bytes(data[at : at + size])), at + size
     except ValueError as error:
         raise DamagedEntry(f"rules cannot be read: {error}") from error
+
+
+def _decode_write(data: bytes, at: int, end: int) -> tuple[WriteOp, int]:
+    _, code, size = WRITE.unpack_from(data, at)
+    at += WRITE.size
+    if at + size > end:
+        raise DamagedEntry("a command does not fit its batch")
+    try:
+        return WriteOp(decode_noun(code, data[at : at + size])), at + size
+    except UnknownNoun as error:
+        raise UnknownEntry(str(error)) from error
+    except DamagedNoun as error:
+        raise DamagedEntry(f"a command cannot be read: {error}") from error
 
 
 def _adds_up(data: bytes, lengths_at: int, body_at: int, body_bytes: int) -> bool:
@@ -292,9 +333,11 @@ __all__ = [
     "DamagedEntry",
     "DamagedFields",
     "Entry",
+    "Op",
     "RulesOp",
     "Run",
     "UnknownEntry",
+    "WriteOp",
     "decode_batch",
     "decode_entry",
     "decode_fields",

@@ -8,15 +8,18 @@ A seek costs a bisection over the chunks; then only what is returned is touched,
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
 from riverbus.core.channels import Channel, Head
-from riverbus.core.pieces import FIRST_ID, Piece, summarize, walk
+from riverbus.core.entries import split
+from riverbus.core.pieces import FIRST_ID, PIECE_BYTES, Piece, summarize, walk
 from riverbus.messages import ID_MIN, SEQ_MAX, Message, MessageId
 
 PIECES_PER_READ_MAX = 4096  # looked at by one `read_after`: bounds a read that skips kinds it does not want
+STEPS_TO_NEXT_ID_MAX = 32  # pieces that `read_ids` passes over before it seeks anew
+FEW_IDS = 16  # up to so many are cut out of a piece one by one
 NOTHING = Head(0, 0, 0, 0)
 
 
@@ -37,7 +40,7 @@ def pieces_from(channel: Channel, ms: int, seq: int) -> Iterator[Piece]:
     if tail and (FIRST_ID.unpack_from(tail) <= target or not sealed):
         index = len(sealed)
     else:
-        index = max(bisect_right(sealed, target, channel.base, len(sealed), key=_first_id) - 1, channel.base)
+        index = max(bisect_right(sealed, target, channel.base, len(sealed), key=first_id_of) - 1, channel.base)
     oldest = channel.base if channel.has_chunks else len(sealed)
     is_found = False
     while index <= len(sealed):
@@ -61,7 +64,7 @@ def pieces_down_from(channel: Channel, ms: int, seq: int) -> Iterator[Piece]:
     sealed: list[bytes | None] = channel.chunks or []
     target = (ms, seq)
     oldest = channel.base if channel.has_chunks else len(sealed)
-    index = bisect_right(sealed, target, channel.base, len(sealed), key=_first_id) - 1
+    index = bisect_right(sealed, target, channel.base, len(sealed), key=first_id_of) - 1
     if channel.tail and FIRST_ID.unpack_from(channel.tail) <= target:
         index = len(sealed)
     while index >= oldest:
@@ -110,7 +113,7 @@ def read_range_down(
     return found
 
 
-def _first_id(chunk: bytes | None) -> tuple[int, int]:
+def first_id_of(chunk: bytes | None) -> tuple[int, int]:
     assert chunk is not None
     ms, seq = FIRST_ID.unpack_from(chunk)
     return ms, seq
@@ -170,7 +173,7 @@ def read_after(
             if looked_at > PIECES_PER_READ_MAX:
                 break
             if kinds is None or kinds >> piece.kind & 1:
-                keep = _fitting(piece, messages_left, bytes_left, is_first=not runs)
+                keep = fitting(piece, messages_left, bytes_left, is_first=not runs)
                 if not keep:
                     break
                 payloads = piece.payloads(keep)
@@ -182,10 +185,40 @@ def read_after(
                     break
             else:
                 cursor = MessageId(piece.ms, piece.last_seq)
+        else:
+            cursor = channel.last_id  # of an explicit stream the last messages may be deleted
     return ReadResult(gap_until, runs, cursor, cursor < channel.last_id)
 
 
-def _fitting(piece: Piece, messages_left: int, bytes_left: int, is_first: bool) -> int:
+def read_ids(channel: Channel, ids: Sequence[MessageId]) -> dict[MessageId, Message]:
+    """Those messages that there are. `ids` rise; a seek for each that is not near the one before."""
+    found: dict[MessageId, Message] = {}
+    pieces: Iterator[Piece] = iter(())
+    piece: Piece | None = None
+    bodies: list[bytes] = []
+    for id_ in ids:
+        steps = 0
+        while piece is None or (piece.ms, piece.last_seq) < id_:
+            steps += 1
+            piece = next(pieces, None) if piece is not None and steps <= STEPS_TO_NEXT_ID_MAX else None
+            if piece is None:
+                pieces = pieces_from(channel, *id_)
+                piece = next(pieces, None)
+            if piece is None:
+                return found
+            bodies = []
+        at = id_.seq - piece.seq
+        if piece.ms == id_.ms and piece.skip <= at:
+            if len(ids) < FEW_IDS:
+                [body] = split(piece.chunk, piece.offset + PIECE_BYTES, piece.count, at, 1)
+            else:
+                bodies = bodies or piece.payloads()
+                body = bodies[at - piece.skip]
+            found[id_] = Message(id_, piece.kind, body)
+    return found
+
+
+def fitting(piece: Piece, messages_left: int, bytes_left: int, is_first: bool) -> int:
     """How many messages of the piece, from `skip` on, are within the bounds; one at least if it is the first."""
     available = min(piece.count - piece.skip, messages_left)
     if piece.body_bytes <= bytes_left or not available:

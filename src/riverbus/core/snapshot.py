@@ -13,6 +13,7 @@ from xxhash import xxh3_64_intdigest, xxh3_128
 
 from riverbus.core.bus import Bus
 from riverbus.core.channels import Channel, Head
+from riverbus.core.keyspace.records import RECORDS, KeyspaceRestore
 from riverbus.core.rules import Rules, rules_from_bytes
 from riverbus.core.snapshot_writer import (
     CHANNEL,
@@ -23,6 +24,7 @@ from riverbus.core.snapshot_writer import (
     FRAME,
     HEAD,
     MAGIC,
+    MAGIC_WITHOUT_KEYS,
     NOT_RETIRED,
     RECORD,
     RECORD_CHANNEL,
@@ -47,6 +49,9 @@ class BusRestore:
         self._store = Store(rules)
         self._is_begun = False
         self._retired: dict[int, Window] = {}
+        self._keys = KeyspaceRestore(self._store.keyspace)
+        self._has_keys = True
+        self._explicit: list[Channel] = []
         self._channel: Channel | None = None
         self._chunks_left = 0
         self._chunks = 0
@@ -67,6 +72,10 @@ class BusRestore:
         except (struct.error, ValueError) as error:
             raise DamagedSnapshot(f"slices are not in order: {error}") from error
 
+    def release_some(self) -> bool:
+        """Instead of `finish`: see Store.release_some."""
+        return self._store.release_some()
+
     def finish(self) -> Bus:
         """Raises DamagedSnapshot."""
         if self._bus is None or not self._is_ended or self._buffer:
@@ -75,6 +84,12 @@ class BusRestore:
         counters = (store.channels, store.messages, store.bytes, store.memory_bytes, store.explicit_bytes)
         if counters != self._announced:
             raise DamagedSnapshot(f"holds {counters} where {self._announced} were announced")
+        for channel in self._explicit:
+            if channel.stream is None:
+                if self._has_keys:
+                    raise DamagedSnapshot(f"stream {channel.name!r} has no key")
+                channel.stream = store.keyspace.new_stream(channel.name, channel.dropped_id)
+        store.keyspace.events.clear()
         return self._bus
 
     def _take(self, payload: memoryview) -> None:
@@ -108,12 +123,15 @@ class BusRestore:
             self._take_head(record)
         elif kind == RECORD_TOMBSTONES:
             self._take_tombstones(record)
+        elif kind in RECORDS and self._has_keys:
+            self._keys.take(kind, record[RECORD.size :])
         else:
             raise ValueError(f"record of type {kind}")
 
     def _take_head(self, record: bytes) -> None:
         magic, index, time_ms, running_hash, ms, seq, *counters, dropped, size = HEAD.unpack_from(record, RECORD.size)
-        if magic != MAGIC:
+        self._has_keys = magic != MAGIC_WITHOUT_KEYS
+        if magic not in (MAGIC, MAGIC_WITHOUT_KEYS):
             raise DamagedSnapshot(f"snapshot of format {magic!r}; this node knows {MAGIC!r}")
         store = self._store
         rules_at = RECORD.size + HEAD.size
@@ -157,6 +175,8 @@ class BusRestore:
         if any(head):
             channel.head = Head(*head)
         store.adopt(channel)
+        if channel.is_explicit:
+            self._explicit.append(channel)
         self._channel = channel
         self._chunks_left = chunks
 
@@ -174,6 +194,7 @@ class BusRestore:
             raise DamagedSnapshot("digest does not hold: slices are lost, doubled or out of order")
         if (tombstones, chunks) != (len(self._store.tombstones), self._chunks):
             raise DamagedSnapshot("not all that was written is there")
+        self._keys.finish()
         self._is_ended = True
 
     def _retired_window(self, cut_ms: int) -> Window:

@@ -35,13 +35,15 @@ class SnapshotInstall:
         self._slices: Iterator[bytes] | None = None
         self._restore: BusRestore | None = None
         self._restored: Bus | None = None
+        self._freeing: list[Callable[[], bool]] = []  # states that are of no more use: what frees a part of each
         self.installed = 0
         self.failed = 0
         self.last_failure: str | None = None
 
     @property
-    def is_busy(self) -> bool:
-        return self._slices is not None
+    def has_work(self) -> bool:
+        """`on_turn` has something to do."""
+        return self._slices is not None or bool(self._freeing)
 
     @property
     def is_under_way(self) -> bool:
@@ -66,6 +68,8 @@ class SnapshotInstall:
 
     def on_turn(self) -> None:
         """Feed one slice to the state that is being built; after the last one, give Raft its message."""
+        if self._freeing and not self._freeing[0]():
+            del self._freeing[0]
         if self._slices is None or self._restore is None:
             return
         try:
@@ -92,8 +96,13 @@ class SnapshotInstall:
             self._say(leader, SnapshotStatus(self._replica.shard, True))
         else:
             # Raft had no use for it any more (the log had caught up, or the term is over).
+            self.free(self._restored)
             self._restored = None
             self._say(leader, SnapshotStatus(self._replica.shard, False))
+
+    def free(self, old: Bus) -> None:
+        """A state that another has replaced, in the turns to come: a large one takes some time."""
+        self._freeing.append(old.release_some)
 
     def take_restored(self, index: int) -> Bus:
         restored, self._restored = self._restored, None
@@ -117,5 +126,9 @@ class SnapshotInstall:
         self.failed += 1
         self.last_failure = reason
         leader = self._leader
+        if self._restored is not None:
+            self.free(self._restored)
+        elif self._restore is not None:
+            self._freeing.append(self._restore.release_some)
         self._slices = self._restore = self._restored = self._message = None
         self._say(leader, SnapshotStatus(self._replica.shard, False))

@@ -2,31 +2,36 @@
 
     slice  := u32 payload_bytes, u64 xxh3_64(payload), payload          payloads, joined, are a stream of records:
     record := u8 type, u32 bytes, ...
-    stream := HEAD, TOMBSTONES*, (CHANNEL, CHUNK*)*, END                a record may span slices
+    stream := HEAD, TOMBSTONES*, (CHANNEL, CHUNK*)*, keyspace, END      a record may span slices
+    keyspace := the records of keyspace/records.py
 
-Point in time by copy on write: a channel that is about to change and is not written yet is copied first, which copies
-references alone, since chunks are immutable. Partitions of the registry are walked one by one, so that neither the
-begin nor any slice grows with the number of channels; nor with a channel's size, since chunks are records of their
-own. END carries a digest of all records; HEAD the totals. Order among channels is that of the registry.
+Point in time by copy on write: a channel or a key that is about to change and is not written yet is copied first, which
+copies references alone, since chunks are immutable, and blocks of pending entries are copied before they change.
+Partitions of the registries are walked one by one, so that neither the begin nor any slice grows with the number of
+channels or keys; nor with a channel's size, since chunks are records of their own. END carries a digest of all records;
+HEAD the totals. Order among channels, and among keys, is that of the registry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from zlib import crc32
 
 from xxhash import xxh3_64_intdigest, xxh3_128
 
 from riverbus.core.channels import Channel
+from riverbus.core.keyspace.keys import Key
+from riverbus.core.keyspace.records import FrozenKeyspace, records_of
 from riverbus.core.rules import rules_to_bytes
 from riverbus.core.store import PARTITIONS
 
 if TYPE_CHECKING:
     from riverbus.core.store import Store
 
-MAGIC = b"RBUS\x01\x00\x00\x00"  # with the version of the format
+MAGIC = b"RBUS\x02\x00\x00\x00"  # with the version of the format
+MAGIC_WITHOUT_KEYS = b"RBUS\x01\x00\x00\x00"  # version 1 had no keyspace: still read
 FRAME = Struct("<IQ")
 RECORD = Struct("<BI")
 RECORD_HEAD, RECORD_TOMBSTONES, RECORD_CHANNEL, RECORD_CHUNK, RECORD_END = range(1, 6)
@@ -41,6 +46,19 @@ FLAG_EXPLICIT, FLAG_QUEUED, FLAG_RETIRED = 1, 2, 4
 RECORDS_PER_SLICE = 256  # a record costs some microseconds, whatever its size
 TOMBSTONES_PER_RECORD = 512
 DISCARDS_PER_ENTRY = 256
+
+
+class _Item(Protocol):
+    """A channel or a key."""
+
+    name: bytes
+    epoch: int
+
+    def frozen(self) -> Any: ...
+
+
+Item = TypeVar("Item", bound=_Item)
+Saved = dict[int, dict[bytes, Item]]
 
 
 class DamagedSnapshot(Exception):
@@ -63,8 +81,10 @@ class SnapshotWriter:
         next_rules = rules_to_bytes(store.next_rules) if store.next_rules is not None else b""
         self._head = HEAD.pack(MAGIC, *fields) + rules + next_rules
         self._tombstones = list(store.tombstones.keys()), list(store.tombstones.values())
-        self._saved: dict[int, dict[bytes, Channel]] = {}
-        self._pending: list[Channel] = []
+        self._keyspace = FrozenKeyspace.of(store.keyspace)
+        self._saved: Saved[Channel] = {}  # by partition of the registry
+        self._saved_keys: Saved[Key] = {}
+        self._pending: list[Any] = []
         self._chunks: list[bytes | None] = []
         self._records: Iterator[bytes] = self._stream()
         self._rest = memoryview(b"")
@@ -76,19 +96,22 @@ class SnapshotWriter:
         """The channel, not written yet, is about to change or to go."""
         self._saved.setdefault(crc32(channel.name) % PARTITIONS, {})[channel.name] = channel.frozen()
 
+    def preserve_key(self, key: Key) -> None:
+        """The same of a key."""
+        self._saved_keys.setdefault(crc32(key.name) % PARTITIONS, {})[key.name] = key.frozen()
+
     def discard_some(self) -> bool:
         """After `abort`: gives up a bounded part of what was preserved. True once nothing is left."""
         garbage = self._store.garbage
         garbage += self._chunks
         self._chunks = []
         for _ in range(DISCARDS_PER_ENTRY):
-            if not self._saved:
+            if self._saved:
+                garbage += _pop_any(self._saved).chunks or ()
+            elif self._saved_keys:
+                _pop_any(self._saved_keys)
+            else:
                 return True
-            number, saved = next(iter(self._saved.items()))
-            _, channel = saved.popitem()
-            garbage += channel.chunks or ()
-            if not saved:
-                del self._saved[number]
         return False
 
     # --- called by who writes it --------------------------------------------------------------------------------------
@@ -138,7 +161,7 @@ class SnapshotWriter:
         for record in self._stream_start():
             self._digest.update(record)
             yield record
-        for channel in self._channels():
+        for channel in self._frozen(self._store.partitions, self._saved):
             record = self._channel_record(channel)
             self._digest.update(record)
             yield record
@@ -152,6 +175,10 @@ class SnapshotWriter:
                 record = RECORD.pack(RECORD_CHUNK, len(chunk)) + chunk
                 self._digest.update(record)
                 yield record
+        for kind, payload in self._stream_keyspace():
+            record = _record(kind, payload)
+            self._digest.update(record)
+            yield record
         yield _record(RECORD_END, END.pack(len(self._tombstones[0]), chunks, self._digest.digest()))
 
     def _stream_start(self) -> Iterator[bytes]:
@@ -164,22 +191,28 @@ class SnapshotWriter:
                 parts += (TOMBSTONE.pack(packed >> 64, packed & 0xFFFF_FFFF_FFFF_FFFF, len(name)), name)
             yield _record(RECORD_TOMBSTONES, b"".join(parts))
 
-    def _channels(self) -> Iterator[Channel]:
-        """A frozen copy of each channel that there was at the beginning, as it was then."""
-        store = self._store
-        epoch = store.epoch
+    def _stream_keyspace(self) -> Iterator[tuple[int, bytes]]:
+        yield from self._keyspace.records()
+        for key in self._frozen(self._store.keyspace.partitions, self._saved_keys):
+            yield from records_of(key)
+
+    def _frozen(self, partitions: list[dict[bytes, Item]], saved: Saved[Item]) -> Iterator[Item]:
+        """A frozen copy of each item of a registry that there was at the beginning, as it was then."""
+        epoch = self._store.epoch
         for number in range(PARTITIONS):
-            live = [channel for channel in store.partitions[number].values() if channel.epoch != epoch]
-            self._pending = [*self._saved.pop(number, {}).values(), *live]
+            if not partitions[number] and number not in saved:
+                continue  # most are empty where channels are few
+            live = [item for item in partitions[number].values() if item.epoch != epoch]
+            self._pending = [*saved.pop(number, {}).values(), *live]
             while self._pending:
-                channel = self._pending.pop()
-                if channel.epoch == epoch:  # it changed since its partition was looked at
-                    yield self._saved[number].pop(channel.name)
+                item: Item = self._pending.pop()
+                if item.epoch == epoch:  # it changed since its partition was looked at
+                    yield saved[number].pop(item.name)
                 else:
-                    frozen = channel.frozen()
-                    channel.epoch = epoch
+                    frozen: Item = item.frozen()
+                    item.epoch = epoch
                     yield frozen
-            self._saved.pop(number, None)
+            saved.pop(number, None)
 
     def _channel_record(self, channel: Channel) -> bytes:
         flags = FLAG_EXPLICIT if channel.is_explicit else 0
@@ -208,6 +241,14 @@ class SnapshotWriter:
             flags,
         )
         return _record(RECORD_CHANNEL, b"".join((fields, channel.name, channel.tail)))
+
+
+def _pop_any(saved: Saved[Item]) -> Item:
+    number, items = next(iter(saved.items()))
+    _, item = items.popitem()
+    if not items:
+        del saved[number]
+    return item
 
 
 def _record(kind: int, payload: bytes) -> bytes:

@@ -20,9 +20,10 @@ from zlib import crc32
 
 from riverbus.core.channels import CHANNEL_COST, Channel
 from riverbus.core.glob import Glob
+from riverbus.core.keyspace.keyspace import Keyspace
 from riverbus.core.pieces import CHUNK_COST
-from riverbus.core.rules import UNLIMITED, ChannelRule, Rules
-from riverbus.limits import TOMBSTONES_MAX
+from riverbus.core.rules import NONE, UNLIMITED, ChannelRule, Rules
+from riverbus.limits import MESSAGE_BYTES_MAX, TOMBSTONES_MAX
 from riverbus.messages import ID_MIN, MessageId
 
 if TYPE_CHECKING:
@@ -38,15 +39,18 @@ SHRINK_MESSAGES = 65_536  # dropped of one channel at once over what is appended
 SHRINK_BYTES = 64 * 1024 * 1024
 FREED_PER_ENTRY = 256  # chunks of dropped channels that are given back to the allocator, at least
 
+_RELEASED_PER_STEP = 2000  # channels: about a millisecond
+
 
 class Window:
     """A rule in force, and the heap of its channels."""
 
-    __slots__ = ("age_ms", "bytes", "count", "cut_ms", "generation", "heap", "is_retired", "pattern")
+    __slots__ = ("age_ms", "bytes", "count", "cut_ms", "generation", "heap", "is_retired", "pattern", "rule")
 
     def __init__(self, rule: ChannelRule, generation: int) -> None:
+        self.rule = rule
         self.pattern = Glob(rule.match.encode())
-        self.count = rule.count
+        self.count = 0 if rule.durability == NONE else rule.count
         self.age_ms = rule.age_ms
         self.bytes = rule.bytes
         self.generation = generation
@@ -64,7 +68,7 @@ class Store:
         self.messages = 0
         self.bytes = 0
         self.memory_bytes = 0
-        self.explicit_bytes = 0  # the part of memory_bytes that explicit streams hold, which is never dropped
+        self.explicit_bytes = 0  # the part of memory_bytes that keys and explicit streams hold: never dropped
         self.dropped = 0  # messages ever dropped
         self.tombstones: OrderedDict[bytes, int] = OrderedDict()  # last id as ms << 64 | seq: one object
         self.floor = ID_MIN
@@ -76,13 +80,21 @@ class Store:
         self.generation = 0
         self.retired: list[Window] = []  # those with channels left, all of one generation
         self.next_rules: Rules | None = None
+        self.keyspace = Keyspace(self)
         self._take_rules(rules)
 
     # --- rules --------------------------------------------------------------------------------------------------------
 
     def _take_rules(self, rules: Rules) -> None:
         self.rules = rules
-        self.windows = [Window(rule, self.generation) for rule in (*rules.channels, rules.default)]
+        self.windows = [Window(rule, self.generation) for rule in rules.in_order]
+        self.keyspace.window_ms_max = max(rule.window_ms for rule in rules.in_order)
+        self.is_special = any(rule.durability == NONE or rule.payload < MESSAGE_BYTES_MAX for rule in rules.in_order)
+
+    @property
+    def latest_rules(self) -> Rules:
+        """While channels still move to the rules before, these wait."""
+        return self.next_rules or self.rules
 
     def change_rules(self, rules: Rules, time_ms: int) -> None:
         """Later entries move the channels over. Until that is done, a further change waits."""
@@ -151,6 +163,11 @@ class Store:
             _, packed = self.tombstones.popitem(last=False)
             self.floor = max(self.floor, MessageId(packed >> 64, packed & 0xFFFF_FFFF_FFFF_FFFF))
 
+    def charge(self, memory: int) -> None:
+        """The keyspace holds so much more, which is never dropped."""
+        self.memory_bytes += memory
+        self.explicit_bytes += memory
+
     def discard(self, channel: Channel) -> None:
         """Drops all messages of a channel that stays."""
         length, size = channel.length, channel.retained_bytes
@@ -211,12 +228,6 @@ class Store:
             )
         self._count(length - channel.length, size - channel.retained_bytes, freed)
 
-    def make_explicit(self, channel: Channel, time_ms: int) -> None:
-        """From now on nothing of it is dropped; it leaves its heap when it comes to the top there."""
-        self.expire(channel, self.cut_ms(channel, time_ms))
-        self.explicit_bytes += channel.memory()
-        channel.is_explicit = True
-
     def expire(self, channel: Channel, cut_ms: int, chunks_max: int = UNLIMITED) -> None:
         """Drops what is of cut_ms and before, to the message."""
         length, size = channel.length, channel.retained_bytes
@@ -229,6 +240,7 @@ class Store:
             self._migrate()
         if time_ms >= self.due_ms:
             self._sweep(time_ms)
+        self.keyspace.expire_due()
         if self.memory_bytes > self.rules.shard_bytes_max:
             self._evict()
         if self.aborted and self.aborted[-1].discard_some():
@@ -249,7 +261,8 @@ class Store:
             return None
         return channel
 
-    def _push(self, channel: Channel, window: Window) -> None:
+    def push(self, channel: Channel, window: Window) -> None:
+        """Into the heap of its window."""
         channel.queued = channel.key()
         channel.home = window
         self.enqueue(channel, window)
@@ -265,7 +278,7 @@ class Store:
                 window = self.renew(channel) if channel.rule.is_retired else channel.rule
                 self.trim(channel, window, 0, 0)
                 is_over = channel.length > window.count or channel.retained_bytes > window.bytes
-                self._push(channel, retired if is_over else window)
+                self.push(channel, retired if is_over else window)
             self.retired = [window for window in self.retired if window.heap]
 
     def _after_migration(self, time_ms: int) -> None:
@@ -294,7 +307,7 @@ class Store:
         if not channel.length and channel.last_ms <= cut_ms:
             self.forget(channel)
         else:
-            self._push(channel, window)
+            self.push(channel, window)
 
     def _evict(self) -> None:
         """Too much memory: drops the oldest chunks of all implicit channels."""
@@ -313,14 +326,32 @@ class Store:
                 length, size = channel.length, channel.retained_bytes
                 freed = channel.drop_chunk(self.garbage)
                 self._count(length - channel.length, size - channel.retained_bytes, freed)
-            self._push(channel, window)
+            self.push(channel, window)
 
     def next_due_ms(self, time_ms: int) -> int | None:
         """When an entry with nothing but the time would free something; time_ms if one would now; None if never."""
         over = self.memory_bytes > self.rules.shard_bytes_max and any(window.heap for window in self.windows)
         if self.retired or self.garbage or over:
             return time_ms
-        return self.due_ms if self.due_ms < UNLIMITED else None
+        due_ms = self.due_ms if self.due_ms < UNLIMITED else None
+        key_ms = self.keyspace.next_expiry_ms
+        return due_ms if key_ms is None else key_ms if due_ms is None else min(due_ms, key_ms)
+
+    def release_some(self) -> bool:
+        """Of a state that another has replaced: free a bounded part; False once nothing is left of it.
+
+        Channels and their windows refer to each other, and nobody collects cycles (runtime/memory.py).
+        """
+        for window in (*self.windows, *self.retired):
+            window.heap = []
+        freed = 0
+        while self.partitions and freed < _RELEASED_PER_STEP:
+            freed += 1 + len(self.partitions.pop())
+            freed += len(self.keyspace.partitions.pop())
+        if not self.partitions:
+            self.keyspace.partitions.clear()
+            del self.keyspace.store
+        return bool(self.partitions)
 
     def __iter__(self) -> Iterator[Channel]:
         for partition in self.partitions:
@@ -339,8 +370,10 @@ class Store:
         assert len(channels) == self.channels
         assert sum(channel.length for channel in channels) == self.messages
         assert sum(channel.retained_bytes for channel in channels) == self.bytes
-        assert sum(channel.memory() for channel in channels) == self.memory_bytes
-        assert sum(channel.memory() for channel in channels if channel.is_explicit) == self.explicit_bytes
+        explicit = sum(channel.memory() for channel in channels if channel.is_explicit)
+        assert sum(channel.memory() for channel in channels) + self.keyspace.memory == self.memory_bytes
+        assert explicit + self.keyspace.memory == self.explicit_bytes
+        self.keyspace.invariants()
         assert all(channel.home is not None or channel.is_explicit for channel in channels)
         assert all(self.get(name) is None for name in self.tombstones)
         assert len(self.tombstones) <= TOMBSTONES_MAX
