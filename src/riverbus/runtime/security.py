@@ -1,49 +1,85 @@
-"""Who may come in: users and their passwords, the cluster's secret, TLS contexts, and what CONFIG GET shows of it.
+"""Who may come in: users of the configuration, the cluster's secret, TLS contexts, and what CONFIG GET shows of it.
 
-Passwords are compared as SHA-256 digests in constant time, as Redis' ACL does it: that is for machines' long random
-passwords, not for people's. A file with a secret that others of this machine can read is refused.
+Leaves to others: whether a password is right (passwords.py), what a user may do (core/acl_rights.py), TLS connections
+(tls.py). A file with a secret that others of this machine can read is refused.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
+import secrets
 import ssl
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from riverbus import limits
-from riverbus.runtime.config import Config, ConfigError, Tls
+from riverbus.core.acl import RuleError, User, check_names, checked_name, hashed, merged, read_user, text_of
+from riverbus.runtime.config import Config, ConfigError
+from riverbus.runtime.config_users import ClientTls, Tls
+from riverbus.runtime.config_users import User as ConfiguredUser
+from riverbus.runtime.passwords import Passwords
+from riverbus.wire.command_table import ROWS
+from riverbus.wire.introspection import find
+from riverbus.wire.parse_acl import categories_of
 
 SECRET_BYTES_MIN = 16
-_NOBODY = bytes(32)
 
 
 class Accounts:
-    """The users of the configuration, and what clients may know of it (core/ports.py `Access`)."""
+    """The users of the configuration, and what clients may know of it (core/ports.py `Access`).
 
-    def __init__(self, config: Config) -> None:
-        self._digests = {user.name: _digest_of(user.password.get_secret_value()) for user in config.user}
+    `enter` begins a turn of the loop: a slow check ends outside of any.
+    """
+
+    def __init__(self, config: Config, enter: Callable[[], None]) -> None:
+        self._users = {user.name: user_of(user) for user in config.user}
+        self._passwords = Passwords({user.name: slow for user in config.user if (slow := user.slow())}, enter)
+        self._categories = categories_of(ROWS)
         self._shown = _config_shown(config)
 
-    def has_users(self) -> bool:
-        return bool(self._digests)
+    def users(self) -> Mapping[str, User]:
+        return self._users
 
-    def authenticate(self, user: str, password: bytes) -> bool:
-        """Takes as long for an unknown user as for a known one."""
-        expected = self._digests.get(user, _NOBODY)
-        return hmac.compare_digest(hashlib.sha256(password).digest(), expected)
+    def categories(self) -> Mapping[str, frozenset[str]]:
+        return self._categories
+
+    def check_password(self, user: str, password: bytes, hashes: Sequence[str], done: Callable[[bool], None]) -> None:
+        self._passwords.check(user, password, hashes, done)
+
+    def random_bytes(self, count: int) -> bytes:
+        return secrets.token_bytes(count)
 
     def config(self) -> Mapping[str, str]:
         return self._shown
 
+    def close(self) -> None:
+        self._passwords.close()
 
-def _digest_of(password: str) -> bytes:
-    if password.startswith("sha256:"):
-        return bytes.fromhex(password.removeprefix("sha256:"))
-    return hashlib.sha256(password.encode()).digest()
+
+def user_of(configured: ConfiguredUser) -> User:
+    """Raises ConfigError when a rule can't be applied, or names a command or category that there is not."""
+    digests = [hashed(b">" + text.encode()) for text in configured.plain()]
+    digests += ["#" + digest for digest in configured.digests()]
+    try:
+        rules = [text_of(rule) for rule in merged(configured.rules.encode().split())]
+        check_names(rules, _Commands())
+        name = checked_name(configured.name.encode())
+        return read_user(name, ["on" if configured.enabled else "off", *digests, *rules])
+    except RuleError as error:
+        about = f"rule {error.rule!r}: " if error.rule else ""
+        raise ConfigError([f"user {configured.name!r}: {about}{error.reason}"]) from None
+
+
+class _Commands:
+    """Which there are (core/acl.py `Names`)."""
+
+    def has_command(self, name: str) -> bool:
+        return find(ROWS, name.encode()) is not None
+
+    def has_subcommands(self, name: str) -> bool:
+        row = find(ROWS, name.encode())
+        return row is not None and bool(row.subcommands)
 
 
 def _config_shown(config: Config) -> dict[str, str]:
@@ -90,9 +126,10 @@ def server_context(tls: Tls) -> ssl.SSLContext | None:
     if not tls.is_on:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _load(context, tls)
+    load_certificate(context, tls)
     if tls.ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
+        is_required = not isinstance(tls, ClientTls) or tls.asks_for_certificates
+        context.verify_mode = ssl.CERT_REQUIRED if is_required else ssl.CERT_OPTIONAL
     return context
 
 
@@ -101,11 +138,12 @@ def client_context(tls: Tls) -> ssl.SSLContext | None:
     if not tls.is_on:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    _load(context, tls)
+    load_certificate(context, tls)
     return context
 
 
-def _load(context: ssl.SSLContext, tls: Tls) -> None:
+def load_certificate(context: ssl.SSLContext, tls: Tls) -> None:
+    """Into a context, new or in use. Raises ConfigError."""
     assert tls.cert is not None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
