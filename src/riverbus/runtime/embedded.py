@@ -1,18 +1,20 @@
-"""A node inside a program: the engine as any node runs it, a cluster of one, without sockets and without a server.
+"""A node inside a program: the engine as any node runs it, without a server; a cluster of one, or one of several.
 
 Its data is in memory (the native in-memory log, gone at the end), or in a directory that a later run opens again, or
 `riverbus serve` with as many shards. `connect` joins a client's protocol with a session, through memory.
 Only a durable one has threads: the log's writer and the snapshots'.
 
-Leaves to others: the client's interface (client/embedded.py). Invariants: inputs enter through the turn, as in node.py.
+Leaves to others: the client's interface (client/embedded.py), the links between several (embedded_cluster.py).
+Invariants: inputs enter through the turn, as in node.py. A node and its connections refer to each other: one file.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
 from typing import cast
@@ -20,15 +22,17 @@ from typing import cast
 from riverbus import limits
 from riverbus._native import Log
 from riverbus.core.engine import Engine
-from riverbus.core.ports import SnapshotFile, Snapshots
+from riverbus.core.ports import Links, SnapshotFile, Snapshots
 from riverbus.core.session import Session
 from riverbus.core.shard import Settings
 from riverbus.peer_messages import PeerMessage
 from riverbus.runtime.channel_rules import rules_of
 from riverbus.runtime.config import Config
 from riverbus.runtime.durable_log import open_log
+from riverbus.runtime.durable_subscribers import configure_durable
 from riverbus.runtime.identity import Identity, open_identity
 from riverbus.runtime.memory_transport import join
+from riverbus.runtime.receipts import unacknowledged_through
 from riverbus.runtime.security import Accounts
 from riverbus.runtime.snapshots import SnapshotStore
 from riverbus.runtime.turn import Turn
@@ -44,6 +48,9 @@ class NoLinks:
 
     def is_up(self, peer: int) -> bool:
         return False
+
+    def backlog_bytes(self, peer: int) -> int:
+        return 0
 
 
 class ForgottenSnapshot:
@@ -80,12 +87,24 @@ class ForgottenSnapshots:
         done("there are no peers")
 
 
+@dataclass(frozen=True)
+class Membership:
+    """What one of several nodes in a process is given: who they are, the way to them, and a log that outlives it."""
+
+    voters: tuple[int, ...]
+    links: Links
+    snapshots: Snapshots
+    log: Log
+
+
 class EmbeddedNode:
     """`await start()`, `connect` any number of protocols, `await close()`."""
 
-    def __init__(self, config: Config, data: Path | None) -> None:
+    def __init__(self, config: Config, data: Path | None, membership: Membership | None = None) -> None:
+        assert data is None or membership is None, "several nodes in a process are in memory"
         self._config = config
         self._data = data
+        self._membership = membership
         self._loop = asyncio.get_running_loop()
         self._turn = Turn(self._loop, self._begin_turn, self._end_turn)
         self._connections: dict[Connection, None] = {}
@@ -101,18 +120,37 @@ class EmbeddedNode:
     async def start(self) -> None:
         """Returns when it can commit. Raises IdentityError, LogError, OSError when its directory cannot be used."""
         try:
-            snapshots: Snapshots
-            if self._data is None:
-                self._log = Log.in_memory(0)
-                snapshots = ForgottenSnapshots()
-            else:
-                self._open_directory(self._data)
-                snapshots = cast(Snapshots, self._store)
-            self._open_engine(snapshots)
+            self.bring_up()
+            self.campaign()
             await self._started
         except BaseException:
             await self.close()
             raise
+
+    def bring_up(self) -> None:
+        """Bring the engine up. `start` does; several nodes are all opened before one campaigns."""
+        if self._membership is not None:
+            self._log = self._membership.log
+            self._open_engine(self._membership.voters, self._membership.links, self._membership.snapshots)
+            return
+        snapshots: Snapshots
+        if self._data is None:
+            self._log = Log.in_memory(0)
+            snapshots = ForgottenSnapshots()
+        else:
+            self._open_directory(self._data)
+            snapshots = cast(Snapshots, self._store)
+        self._open_engine((self._config.node.id,), NoLinks(), snapshots)
+
+    def campaign(self) -> None:
+        """Stand for election in the shards that it should lead, rather than wait for a time-out."""
+        engine = self._engine
+        assert engine is not None
+        self._turn.enter()
+        for shard in engine.shards:
+            if engine.settings.preferred_leader(shard.number) == engine.settings.node:
+                shard.replica.raft.campaign()
+                shard.replica.advance()
 
     def connect(self, protocol: asyncio.Protocol) -> None:
         """Join a client's protocol with a session of this node. Raises ConnectionError when the node has ended."""
@@ -132,7 +170,8 @@ class EmbeddedNode:
         if self._log is not None:
             if self._data is not None:
                 self._loop.remove_reader(self._log.fileno())
-            self._log.close()
+            if self._membership is None:
+                self._log.close()
             self._log = None
         if self._store is not None:
             self._store.close()
@@ -152,11 +191,11 @@ class EmbeddedNode:
         self._store = SnapshotStore(self._loop, data)
         self._loop.add_reader(self._log.fileno(), self._on_log)
 
-    def _open_engine(self, snapshots: Snapshots) -> None:
+    def _open_engine(self, voters: tuple[int, ...], links: Links, snapshots: Snapshots) -> None:
         config, random = self._config, SystemRandom()
         settings = Settings(
             node=config.node.id,
-            voters=(config.node.id,),
+            voters=voters,
             shards=config.node.shards,
             rules=rules_of(config),
             snapshot_log_bytes=config.limits.snapshot_log,
@@ -165,11 +204,12 @@ class EmbeddedNode:
             seed=random.getrandbits(64),
         )
         assert self._log is not None
-        self._engine = Engine(settings, self._log, NoLinks(), snapshots, Accounts(config), self._turn.touch)
+        access = Accounts(config, self._turn.enter)
+        self._engine = Engine(settings, self._log, links, snapshots, access, self._turn.touch)
+        configure_durable(self._engine.sessions.durable, self._config)
         self._begin_turn()
-        for shard in self._engine.shards:
-            shard.replica.raft.campaign()
-            shard.replica.advance()
+        if len(voters) > 1:
+            self._tick = self._loop.call_later(limits.TICK_S, self._on_tick)
         self._turn.touch()
 
     # --- the turn -----------------------------------------------------------------------------------------------------
@@ -206,7 +246,7 @@ class EmbeddedNode:
         """It can commit. The first tick proposes the channel rules; publishes wait until they hold."""
         if self._tick is None:
             self._on_tick()
-        elif all(shard.replica.bus.rules == engine.settings.rules for shard in engine.shards):
+        elif all(shard.replica.bus.rules.is_configured_as(engine.settings.rules) for shard in engine.shards):
             self._started.set_result(None)
 
     def _on_tick(self) -> None:
@@ -221,6 +261,38 @@ class EmbeddedNode:
             self._turn.enter()
             with self.trusting():
                 self._engine.on_log()
+
+    # --- other nodes tell ---------------------------------------------------------------------------------------------
+
+    def receive(self, peer: int, messages: Sequence[PeerMessage]) -> None:
+        if self._engine is not None:
+            self._turn.enter()
+            with self.trusting():
+                self._engine.on_messages(peer, messages)
+
+    def on_peer(self, peer: int, is_up: bool) -> None:
+        if self._engine is not None:
+            self._turn.enter()
+            with self.trusting():
+                (self._engine.on_peer_up if is_up else self._engine.on_peer_down)(peer)
+
+    # --- what a test asks and does ------------------------------------------------------------------------------------
+
+    def unready(self) -> list[str]:
+        """Why it cannot serve writes now; empty when it can."""
+        return [self._failure] if self._engine is None else self._engine.unready()
+
+    def leader(self, channel: bytes) -> int:
+        """The node that leads the channel's shard, as this one sees it; 0 when none does."""
+        engine = self._engine
+        return 0 if engine is None else engine.shards[engine.shard_of(channel)].replica.leader
+
+    def subscribers(self) -> list[Connection]:
+        return [connection for connection in self._connections if connection.is_subscriber]
+
+    async def listen(self, host: str, port: int) -> asyncio.Server:
+        """Let clients in over sockets too: they are sessions of this node like those through memory."""
+        return await self._loop.create_server(lambda: Connection(self), host, port)
 
     @contextmanager
     def trusting(self) -> Iterator[None]:
@@ -261,6 +333,23 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._session: Session
         self._is_reading = True
+        self._held: list[bytes] | None = None
+
+    @property
+    def is_subscriber(self) -> bool:
+        return self._session.is_subscriber
+
+    def hold(self) -> None:
+        """From now on nothing reaches the client, as if it did not read its socket."""
+        if self._held is None:
+            self._held = []
+            self._session.on_blocked()
+
+    def release(self) -> None:
+        held, self._held = self._held, None
+        if held is not None and not self._session.is_closed:
+            self._transport.write(b"".join(held))
+            self.resume_writing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -295,17 +384,23 @@ class Connection(asyncio.Protocol):
         self._session.on_blocked()
 
     def resume_writing(self) -> None:
-        if not self._session.is_closed:
+        if not self._session.is_closed and self._held is None:
             self._node.enter()
             self._session.on_writable()
 
     # --- the session's side (Output) ----------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        self._transport.write(data)
+        if self._held is None:
+            self._transport.write(data)
+        else:
+            self._held.append(data)
 
     def close(self) -> None:
         self._transport.close()
 
     def abort(self) -> None:
         self._transport.abort()
+
+    def unacknowledged_bytes(self) -> int | None:
+        return unacknowledged_through(self._transport, sum(map(len, self._held or ())))
