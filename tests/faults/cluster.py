@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import json
+import os
 import random
 import shutil
 import signal
@@ -69,18 +70,23 @@ class Node:
     admin_port: int
     peer_port: int
     arguments: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)  # beside the tests' own
+    program: tuple[str, ...] = ("riverbus.cli",)
     process: asyncio.subprocess.Process | None = None
     is_paused: bool = False
 
     async def start(self) -> None:
         assert self.process is None, "a node is started once until it is killed"
+        # A variable of the tests, such as RIVERBUS_FAULTS, would be an unknown key of the node's configuration.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RIVERBUS_")}
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "riverbus.cli", "serve"),
+                *(sys.executable, "-m", *self.program, "serve"),
                 *self.arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=inherited | self.environment,
                 preexec_fn=die_with_parent,
             )
 

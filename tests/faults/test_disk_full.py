@@ -16,6 +16,8 @@ import pytest
 from redis.exceptions import RedisError, ResponseError
 
 from tests.faults.cluster import KEEP_EVERYTHING, POLL_S, READY_S, Node, make_cluster, supervised
+from tests.faults.preload import Control, built
+from tests.faults.scenarios import until_alive
 from tests.faults.workload import History, assert_nothing_lost, client_of, is_refusal, publishing
 
 DISK_BYTES = 192 * 1024 * 1024
@@ -127,3 +129,30 @@ def test_a_cluster_with_one_full_disk_goes_on(tmp_path: Path) -> None:
 
     with small_disk(tmp_path / "disk") as disk:
         asyncio.run(story(disk))
+
+
+@pytest.mark.timeout(90)
+def test_a_node_restarted_on_a_full_disk_starts_and_serves_once_there_is_room(tmp_path: Path) -> None:
+    """Its lock file says which process holds it: that there was no room for the number once ended the start."""
+
+    async def story() -> None:
+        history = History(["c"])
+        cluster = make_cluster(tmp_path, 1, 2, CONFIG)
+        (node,) = cluster.nodes
+        control = Control(built(tmp_path), tmp_path / "control")
+        node.environment = control.environment
+        async with supervised(cluster):
+            async with publishing(history, cluster, count=2):
+                await asyncio.sleep(1)
+            await node.kill()
+            control.set_disk(is_full=True)
+            await node.start()
+            await until_alive(cluster)
+            assert not await node.is_ready()
+            control.heal()
+            await node.wait_ready()
+            await publish_until(node, is_wanted=True)
+            await assert_nothing_lost(history, cluster)
+        control.close()
+
+    asyncio.run(story())
