@@ -98,6 +98,20 @@ def test_a_hello_changed_on_its_way_fails_the_proof(field: str) -> None:
     assert acceptor.verdict.code == Refusal.SECRET
 
 
+def test_an_answer_for_another_role_ends_the_handshake() -> None:
+    """Found by tests/malformed: a link that was dialed was served as bulk."""
+    dialer, acceptor = side(identity_of(1), 2, 1, True), side(identity_of(2), 1, 2, False)
+    (hello,) = dialer.start()
+    acceptor.receive(hello)
+    acceptor.mine = acceptor.mine._replace(role=Role.BULK)
+    (proof,) = dialer.receive(acceptor.mine)
+    theirs, accepted = acceptor._proof(by_dialer=False), Accepted()
+    assert isinstance(proof, Proof)
+    assert dialer.receive(theirs) == []
+    with pytest.raises(FrameError, match="answers a LINK with a BULK"):
+        dialer.receive(accepted)
+
+
 @pytest.mark.parametrize("wiped_dials", [True, False])
 def test_a_wiped_member_is_refused_for_good_by_whoever_knows_it(wiped_dials: bool) -> None:
     member, wiped = identity_of(2 if wiped_dials else 1), identity_of(1 if wiped_dials else 2, False, "ff" * 16)

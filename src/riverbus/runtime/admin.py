@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hmac
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Protocol
 
@@ -28,6 +29,10 @@ from riverbus.runtime.units import Address, cannot_listen
 CONNECTIONS_MAX = 64
 REQUEST_DEADLINE_S = 10.0
 HEADER_BYTES_MAX = 16_384
+_BAD_REQUEST = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+    b"content-length: 28\r\n\r\nthis is not an HTTP request\n"
+)
 
 
 class StatusSource(Protocol):
@@ -108,8 +113,10 @@ class AdminServer:
         self._task: asyncio.Task[None] | None = None
         self._socket: socket.socket | None = None
 
-    async def start(self, address: Address) -> Address:
-        """Where it listens, the port chosen if it was 0. Raises OSError."""
+    async def start(self, address: Address, tls: ssl.SSLContext | None = None) -> Address:
+        """Where it listens, the port chosen if it was 0; with `tls` over HTTPS only. Raises OSError."""
+        self._server.config.load()
+        self._server.config.ssl = tls
         family, _, _, _, name = (
             await asyncio.get_running_loop().getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         )[0]
@@ -161,6 +168,19 @@ class _ImpatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._deadline.cancel()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Ends the request under way, if there is one. uvicorn's own raises in some states of h11's machine: where the
+        broken part follows a HEAD, or a request whose answer is not made yet."""
+        cycle = self.cycle
+        is_answering = False
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            is_answering = cycle.response_started
+        if not is_answering:
+            self.transport.write(_BAD_REQUEST)
+        self.transport.close()
 
     def _on_deadline(self) -> None:
         if self.cycle is None or self.cycle.response_complete:

@@ -116,6 +116,8 @@ class Handshake:
 
     def _on_accepted(self, _: Frame) -> list[Frame]:
         assert self.theirs is not None
+        if self.theirs.role != self.mine.role:
+            raise FrameError(f"it answers a {Role(self.mine.role).name} with a {Role(self.theirs.role).name}")
         refused = self._judge(self.theirs) if self._dials else None
         if refused is not None:
             return self._refuse(refused)
