@@ -44,6 +44,24 @@ def fsync_skipped() -> Iterator[None]:
 
 
 @contextmanager
+def sync_reported_too_soon() -> Iterator[None]:
+    """One sync in three does nothing, and is believed to have done it."""
+    sync = Disk.sync
+    calls = 0
+
+    def lying(disk: Disk) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 3:
+            sync(disk)
+        else:
+            disk.durable_batch = disk.log.flush()
+
+    with patch.object(Disk, "sync", lying):
+        yield
+
+
+@contextmanager
 def votes_twice() -> Iterator[None]:
     """The vote is not remembered: who asks gets it, whoever got it before."""
     send = SimLinks.send
@@ -67,11 +85,13 @@ def acknowledged_before_quorum() -> Iterator[None]:
         on_proposed(route, seq, index, applied_index)
         if batch is None or seq not in route._flying:
             return
-        if any(getattr(waiter, "with_ids", True) for run in batch.runs for waiter, _ in run):
+        waiters: list[Any] = [item.waiter for item in batch.items]
+        if any(getattr(waiter, "with_ids", True) for waiter in waiters):
             return  # its answer has the id, which is not known yet
-        for run in batch.runs:
-            for waiter, _ in run:
-                waiter.published(MessageId(0, 0), 0)
+        for waiter in waiters:
+            waiter.published(MessageId(0, 0), 0)
+        batch.items.clear()
+        for run in batch.waiters:
             run.clear()
 
     with patch.object(Route, "on_proposed", hasty):
@@ -271,7 +291,8 @@ _HANDOVERS = {"fault_kinds": ("clog", "full_disk"), "fault_pace_s": 0.5, "payloa
 _SNAPSHOTS = {"fault_kinds": ("crash", "isolate"), "fault_pace_s": 2.0, "snapshot_log_bytes": 2_000}
 
 MUTANTS: dict[str, Mutant] = {
-    "fsync skipped": Mutant(fsync_skipped, ("C1", "C12", "C13"), {**_FAULTY, "nodes": 3}),
+    "fsync skipped": Mutant(fsync_skipped, ("C1", "C12", "C13", "C14"), {**_FAULTY, "nodes": 3}),
+    "sync reported too soon": Mutant(sync_reported_too_soon, ("C13", "C14"), {**_FAULTY, "nodes": 3}),
     "vote not remembered": Mutant(votes_twice, ("C12", "C13"), {**_FAULTY, "nodes": 5}),
     "acknowledged before quorum": Mutant(
         acknowledged_before_quorum, ("C1", "C10"), {**_FAULTY, "nodes": 3, "retries": False, "window": Window()}

@@ -8,9 +8,11 @@ import pytest
 
 from riverbus.sim.campaign import run_seed
 from riverbus.sim.world import Options
+from tests.sim.group_mutants import GROUP_MUTANTS
 from tests.sim.mutants import MUTANTS, Mutant
 
 SECONDS = 60.0
+ALL = {**MUTANTS, **GROUP_MUTANTS}
 
 
 def seeds_until_found(mutant: Mutant) -> tuple[int, list[str]]:
@@ -26,9 +28,9 @@ def seeds_until_found(mutant: Mutant) -> tuple[int, list[str]]:
     return 0, []
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_seeded_bug_is_found_by_the_simulator(name: str) -> None:
-    mutant = MUTANTS[name]
+    mutant = ALL[name]
     seed, problems = seeds_until_found(mutant)
     assert seed, f"not found in {SECONDS} s"
     found = {problem.split()[0] for problem in problems}

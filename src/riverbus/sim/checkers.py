@@ -30,6 +30,7 @@ Operation = Literal[
 ]
 Result = Literal["ok", "fail", "info"]  # fail: surely without effect; info: not known
 
+_CERTAINTY = {"fail": 0, "info": 1, "ok": 2}  # of an effect
 REPORTED_MAX = 10  # violations of one rule that are spelled out; the rest is counted
 
 
@@ -69,10 +70,16 @@ class ChannelHistory:
     ids: dict[Hashable, list[MessageId]] = field(default_factory=lambda: defaultdict(list))  # distinct ones
     attempts: dict[Hashable, int] = field(default_factory=lambda: defaultdict(int))  # publishes that may have an effect
     order: list[MessageId] = field(default_factory=list)
+    keyed: dict[str, int] = field(default_factory=dict)  # where in `publishes` what has a key is
+    retried: set[Hashable] = field(default_factory=set)  # under their key
 
     def add(self, event: Event) -> None:
         match event.operation:
+            case "publish" if event.key is not None and event.key in self.keyed:
+                self._add_attempt(event, self.keyed[event.key])
             case "publish":
+                if event.key is not None:
+                    self.keyed[event.key] = len(self.publishes)
                 self.publishes.append(event)
                 self.attempts[event.value] += event.result != "fail"
             case "read_all":
@@ -86,6 +93,14 @@ class ChannelHistory:
                 values.append(event.value)
             if event.id not in (ids := self.ids[event.value]):
                 ids.append(event.id)
+
+    def _add_attempt(self, event: Event, at: int) -> None:
+        """All attempts under one key are one publish: from the first one's start to the first answer that has it."""
+        known = self.publishes[at]
+        self.retried.add(event.value)
+        self.attempts[event.value] |= event.result != "fail"
+        better = known if _CERTAINTY[known.result] >= _CERTAINTY[event.result] else event
+        self.publishes[at] = better._replace(invoked=min(known.invoked, event.invoked))
 
     def id_of(self, event: Event) -> MessageId | None:
         """The event's own id, or the one under which its value was seen elsewhere: a retry's may have been another."""
@@ -234,11 +249,11 @@ def real_time(history: ChannelHistory) -> Iterator[str]:
 
 
 def session_order(history: ChannelHistory) -> Iterator[str]:
-    """C9: one client's acknowledged publishes have rising ids in the order in which it sent them."""
+    """C9: one client's acknowledged publishes have rising ids in the order in which it sent them; not those retried."""
     last: dict[str, tuple[MessageId, Event]] = {}
     for event in history.publishes:
         id_ = history.sure_id_of(event)
-        if event.result != "ok" or id_ is None:
+        if event.result != "ok" or id_ is None or event.value in history.retried:
             continue
         before = last.get(event.client)
         if before is not None and id_ <= before[0]:

@@ -58,9 +58,12 @@ class SimConnection:
         self._unread_bytes = 0
         self._is_blocked = False
         self._is_heard = True
+        self._sent_bytes = 0
+        self._read_bytes = 0
         self.is_reading = True
         self.is_open = True
         self.session = node.engine.sessions.open(self, RESP2, RESP3, address, f"node:{node.id}", clock.now)
+        self._protocol.authenticated = self.session.is_authenticated  # as runtime/clients.py does
         node.connections.append(self)
 
     # --- the client's side ------------------------------------------------------------------------------------------
@@ -107,6 +110,7 @@ class SimConnection:
 
     def write(self, data: bytes) -> None:
         """Bytes of the session, at the end of a turn."""
+        self._sent_bytes += len(data)
         if self.is_open:
             self._after_delay(1, lambda: self._arrive_at_client(data))
         if not self.is_reading:
@@ -124,6 +128,10 @@ class SimConnection:
         """The session gave the client up."""
         self._forget()
         self.on_node_gone()
+
+    def unacknowledged_bytes(self) -> int | None:
+        """What the client's program has not read."""
+        return self._sent_bytes - self._read_bytes
 
     def on_node_gone(self) -> None:
         if self.is_open:
@@ -147,6 +155,7 @@ class SimConnection:
             self._unread.append(data)
 
     def _parse(self, data: bytes) -> None:
+        self._read_bytes += len(data)
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
             self._on_reply(reply)

@@ -20,11 +20,15 @@ _TIMES_PER_UPDATE = 4096
 class Clock:
     def __init__(self) -> None:
         self.now = 0.0
-        self.events = 0
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self._times = array("d")
         self._digest = xxhash.xxh3_128()
+
+    @property
+    def events(self) -> int:
+        """How many have happened."""
+        return self._order - len(self._heap)
 
     def at(self, time: float, action: Callable[[], None]) -> None:
         self._order += 1
@@ -36,14 +40,13 @@ class Clock:
 
     def run_until(self, time: float, is_done: Callable[[], bool] | None = None) -> bool:
         """Let things happen until `time`, or until `is_done`; returns whether it is done."""
-        heap, times = self._heap, self._times
+        heap, times, pop = self._heap, self._times, heapq.heappop
+        note = times.append
         while heap and heap[0][0] <= time:
             if is_done is not None and is_done():
                 return True
-            now, _, action = heapq.heappop(heap)
-            self.now = now
-            self.events += 1
-            times.append(now)
+            self.now, _, action = pop(heap)
+            note(self.now)
             if len(times) >= _TIMES_PER_UPDATE:
                 self._digest.update(times)
                 del times[:]

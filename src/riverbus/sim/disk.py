@@ -1,7 +1,9 @@
 """What outlives a crash of a simulated node: its identity, its log (the native crate's in-memory one), its snapshots.
 
-The log keeps what was synced and, at a power loss, a prefix of the batches that were not. Snapshot files become visible
-when they are committed, as a rename does. Damage: `rot` flips one durable bit, of the log or of a snapshot.
+The log keeps what was synced and, at a power loss, of what was not whatever its torn sectors of 512 bytes leave whole
+(native/src/torn.rs). Snapshot files become visible when they are committed, as a rename does. Damage, of the log or of
+a snapshot: `rot` flips one durable bit or loses a sector; of the log it may also put back what there was at the last
+power loss.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from riverbus.sim.identity import SimIdentity
 if TYPE_CHECKING:
     from riverbus.sim.node import SimNode
 
+SECTOR_BYTES = 512
 FAST_S = (0.0001, 0.002)
 _COMMIT_S = 0.005
 _FETCH_S = (0.01, 0.5)
@@ -46,7 +49,7 @@ class Disk:
         self.log = self.log.crash(seed)
 
     def rot(self, random: Random) -> str:
-        """Flip one bit of what is durable; says where."""
+        """Damage what is durable; says what."""
         self.is_damaged = True
         keys = sorted(self.snapshots)
         if keys and random.random() < 0.3:
@@ -55,6 +58,8 @@ class Disk:
             at = random.randrange(len(slices))
             damaged = bytearray(slices[at])
             bit = random.randrange(len(damaged) * 8)
+            if random.random() < 0.2:
+                damaged[bit // 8 : bit // 8 + SECTOR_BYTES] = bytes(len(damaged[bit // 8 : bit // 8 + SECTOR_BYTES]))
             damaged[bit // 8] ^= 1 << (bit % 8)
             slices[at] = bytes(damaged)
             self.snapshots[key] = slices

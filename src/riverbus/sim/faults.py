@@ -76,6 +76,12 @@ class Faults:
     def _pick(self, random: Random) -> SimNode:
         return random.choice(self._world.nodes)
 
+    def _pick_way(self, random: Random) -> Way:
+        """From one node to another, where there are two."""
+        source = self._pick(random)
+        others = [node for node in self._world.nodes if node is not source]
+        return (source.id, random.choice(others or [source]).id)
+
     def _pick_casualty(self, random: Random) -> SimNode | None:
         """A node that may be lost for good; None when no more can be spared."""
         node = self._pick(random)
@@ -113,7 +119,8 @@ class Faults:
         node = self._pick(random)
         if node.is_running:
             node.pause()
-        lasts = self._later(random, 0.1, 6.0, lambda: node.resume() if node.is_paused else None)
+        longest = 30.0 if random.random() < 0.1 else 6.0
+        lasts = self._later(random, 0.1, longest, lambda: node.resume() if node.is_paused else None)
         return f"pause of node {node.id} for {lasts:.2f} s"
 
     def _isolate(self, random: Random) -> str:
@@ -123,9 +130,9 @@ class Faults:
         return f"node {node.id} cut off for {lasts:.2f} s"
 
     def _one_way(self, random: Random) -> str:
-        source, target = self._pick(random), self._pick(random)
-        lasts = self._cut(random, [(source.id, target.id)])
-        return f"nothing passes from node {source.id} to node {target.id} for {lasts:.2f} s"
+        way = self._pick_way(random)
+        lasts = self._cut(random, [way])
+        return f"nothing passes from node {way[0]} to node {way[1]} for {lasts:.2f} s"
 
     def _halves(self, random: Random) -> str:
         nodes = [node.id for node in self._world.nodes]
@@ -136,18 +143,20 @@ class Faults:
         return f"partition {left} | {right} for {lasts:.2f} s"
 
     def _ring(self, random: Random) -> str:
-        """Each node hears its two neighbours only."""
+        """Each node hears its two neighbours only; or, of few nodes or by chance, only the one before it."""
         nodes = [node.id for node in self._world.nodes]
         random.shuffle(nodes)
         count = len(nodes)
+        is_one_way = count <= 3 or random.random() < 0.3
+        heard = (0, count - 1) if is_one_way else (0, 1, count - 1)
         ways = [
             (nodes[one], nodes[other])
             for one in range(count)
             for other in range(count)
-            if (one - other) % count not in (0, 1, count - 1)
+            if (one - other) % count not in heard
         ]
         lasts = self._cut(random, ways)
-        return f"ring {nodes} for {lasts:.2f} s"
+        return f"{'one-way ring' if is_one_way else 'ring'} {nodes} for {lasts:.2f} s"
 
     def _bad_weather(self, random: Random) -> str:
         weather = Weather(
@@ -161,10 +170,21 @@ class Faults:
         return f"loss {weather.loss:.2f}, delay {weather.delay_s[1]:.3f} s for {lasts:.2f} s"
 
     def _clog(self, random: Random) -> str:
-        way = (self._pick(random).id, self._pick(random).id)
+        way = self._pick_way(random)
         self._world.network.clog(way, random.uniform(0.1, 2.5))
         lasts = self._later(random, 0.5, 10.0, lambda: self._world.network.unclog(way))
         return f"clogged from node {way[0]} to node {way[1]} for {lasts:.2f} s"
+
+    def _trickle(self, random: Random) -> str:
+        way = self._pick_way(random)
+        self._world.network.trickle(way)
+        lasts = self._later(random, 0.5, 10.0, lambda: self._world.network.flow(way))
+        return f"a trickle from node {way[0]} to node {way[1]} for {lasts:.2f} s"
+
+    def _reset(self, random: Random) -> str:
+        way = self._pick_way(random)
+        self._world.network.reset(way)
+        return f"the connection of nodes {way[0]} and {way[1]} reset"
 
     def _stuck_disk(self, random: Random) -> str:
         disk = (node := self._pick(random)).disk
@@ -203,7 +223,7 @@ class Faults:
         if node.is_alive and random.random() < 0.7:  # damage is found by reading: at the start
             node.crash()
             self._later(random, 0.1, 3.0, lambda: self._start(node))
-        return f"a bit flipped in {where} of node {node.id}"
+        return f"{where} of node {node.id} damaged"
 
     def _wipe(self, random: Random) -> str:
         node = self._pick_casualty(random)

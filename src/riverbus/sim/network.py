@@ -1,16 +1,18 @@
 """The simulated network: what TCP links between nodes look like when cables, switches and peers misbehave.
 
-A pair of nodes has one connection. While it is up, what a turn sent arrives in order, as one piece, after a delay; when
-a partition or a crash lasts longer than the keepalive, both ends learn that it is down, and what was in flight is lost.
-A one-way cut stalls one direction until the keepalive notices. Raft messages may also be lost, duplicated and
-reordered: Raft has to bear that, whatever carries it. All bytes pass through wire/frames, as in the real world, and a
-link comes up only between directories that know each other (identity.py).
+A pair of nodes has one connection. While it is up, what a turn sent arrives in order, after a delay, as one piece or in
+a trickle of pieces; when a partition or a crash lasts longer than the keepalive, or the connection is reset, both ends
+learn that it is down, and what was in flight is lost. A one-way cut stalls one direction until the keepalive notices.
+Raft messages may also be lost, duplicated and reordered: Raft has to bear that, whatever carries it. All bytes pass
+through wire/frames, as in the real world, and a link comes up only between directories that know each other
+(identity.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, cast
 
@@ -18,7 +20,7 @@ from riverbus.peer_messages import PeerMessage, RaftMessage
 from riverbus.sim.clock import Clock
 from riverbus.sim.identity import may_link
 from riverbus.sim.swarm import Weather
-from riverbus.wire.frames import LINK, FrameDecoder, encode
+from riverbus.wire.frames import LINK, FrameDecoder, encode, encode_into
 
 if TYPE_CHECKING:
     from riverbus.sim.node import SimNode
@@ -27,21 +29,30 @@ KEEPALIVE_S = 3.0
 WATCH_S = 0.1
 _CONNECTS_PER_WATCH = 0.33
 _REORDERED_BY_S = 0.2
+_PIECES_MAX = 5
+_PIECE_S = 0.05
 
 Way = tuple[int, int]  # from, to
 
 
 class _Pair:
-    """A connection's life number: what was sent in an earlier life does not arrive in this one."""
+    """Two nodes' connection; its life number: what was sent in an earlier life does not arrive in this one."""
 
-    __slots__ = ("is_up", "life", "lives", "met", "silent_since")
+    __slots__ = ("first", "is_up", "life", "lives", "met", "second", "silent_since")
 
-    def __init__(self) -> None:
+    def __init__(self, first: SimNode, second: SimNode) -> None:
+        self.first = first
+        self.second = second
         self.is_up = False
         self.life = 0
         self.lives: Way = (0, 0)  # of the two processes that it connects
         self.met: Way | None = None  # the lives in which two fresh nodes greeted each other
         self.silent_since: float | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Does the connection still have the processes at its ends that made it?"""
+        return self.lives == (self.first.life, self.second.life)
 
 
 class Network:
@@ -52,8 +63,11 @@ class Network:
         self._nodes: dict[int, SimNode] = {}
         self._cut: dict[Way, int] = {}  # how many faults cut it
         self._clog_s: dict[Way, float] = {}
-        self._pairs: dict[Way, _Pair] = {}
-        self._held: dict[Way, list[tuple[int, bytes]]] = {}
+        self._pairs: dict[Way, _Pair] = {}  # by the lower id and the higher
+        self._links: dict[Way, _Pair] = {}  # the same, by either way
+        self._trickling: dict[Way, int] = {}  # how many faults make it so
+        self._streams: dict[Way, tuple[int, FrameDecoder]] = {}  # with the life of the connection that it reads
+        self._held: dict[Way, list[tuple[int, bytes, bool]]] = {}
         self._last_arrival: dict[Way, float] = {}
         self.is_dropped: Callable[[Way, PeerMessage], bool] | None = None  # what a scenario lets fall
         self.sent = 0
@@ -61,13 +75,10 @@ class Network:
         self.refused_links = 0
 
     def add(self, node: SimNode) -> None:
-        for other in self._nodes:
-            self._pairs[self._key(node.id, other)] = _Pair()
+        for other in self._nodes.values():
+            pair = _Pair(other, node)
+            self._pairs[other.id, node.id] = self._links[other.id, node.id] = self._links[node.id, other.id] = pair
         self._nodes[node.id] = node
-
-    @staticmethod
-    def _key(a: int, b: int) -> Way:
-        return (a, b) if a < b else (b, a)
 
     # --- faults -----------------------------------------------------------------------------------------------------
 
@@ -89,6 +100,22 @@ class Network:
     def unclog(self, way: Way) -> None:
         self._clog_s.pop(way, None)
 
+    def trickle(self, way: Way) -> None:
+        self._trickling[way] = self._trickling.get(way, 0) + 1
+
+    def flow(self, way: Way) -> None:
+        """The end of one trickle."""
+        if self._trickling.get(way, 0) > 1:
+            self._trickling[way] -= 1
+        else:
+            self._trickling.pop(way, None)
+
+    def reset(self, way: Way) -> None:
+        """The connection is gone at once, for both ends."""
+        pair = self._links.get(way)
+        if pair is not None and pair.is_up:
+            self._set_down(pair, pair.first, pair.second)
+
     def worsen(self, weather: Weather) -> None:
         self.weather = weather
 
@@ -100,6 +127,7 @@ class Network:
         """Fair weather, all ways open, for good."""
         self._cut.clear()
         self._clog_s.clear()
+        self._trickling.clear()
         self.weather = self._usual = replace(self._usual, delay_s=Weather().delay_s, loss=0, duplication=0, reorder=0)
 
     def is_cut(self, source: int, target: int) -> bool:
@@ -108,13 +136,13 @@ class Network:
     # --- links ------------------------------------------------------------------------------------------------------
 
     def is_up(self, source: int, target: int) -> bool:
-        return self._pairs[self._key(source, target)].is_up
+        return self._links[source, target].is_up
 
     def send(self, source: int, target: int, messages: list[PeerMessage]) -> None:
         """All that a turn had for a peer."""
         way = (source, target)
-        pair = self._pairs[self._key(source, target)]
-        if not pair.is_up or not self._is_whole(way, pair):
+        pair = self._links[way]
+        if not pair.is_up or not pair.is_whole:
             return
         self.sent += len(messages)
         if (is_dropped := self.is_dropped) is not None:
@@ -126,8 +154,23 @@ class Network:
             arrival = self.clock.now + self._random.uniform(*weather.delay_s) + self._clog_s.get(way, 0.0)
             arrival = max(arrival, self._last_arrival.get(way, 0.0))
             self._last_arrival[way] = arrival
-            life, data = pair.life, b"".join(map(encode, messages))
-            self.clock.at(arrival, lambda: self._arrive(way, pair, life, data))
+            parts: list[bytes] = []
+            for message in messages:
+                encode_into(parts, message)
+            life, data = pair.life, b"".join(parts)
+            if way in self._trickling:
+                self._send_in_pieces(way, pair, data, arrival)
+            else:
+                self.clock.at(arrival, lambda: self._arrive(way, pair, life, data, True))
+
+    def _send_in_pieces(self, way: Way, pair: _Pair, data: bytes, arrival: float) -> None:
+        random, life = self._random, pair.life
+        cuts = sorted(random.randint(0, len(data)) for _ in range(random.randint(1, _PIECES_MAX - 1)))
+        for start, stop in pairwise((0, *cuts, len(data))):
+            piece = data[start:stop]
+            self.clock.at(arrival, lambda piece=piece: self._arrive(way, pair, life, piece, True))  # type: ignore[misc]
+            self._last_arrival[way] = arrival
+            arrival += random.uniform(0.0, _PIECE_S)
 
     def _rained_on(self, way: Way, pair: _Pair, messages: list[PeerMessage]) -> list[PeerMessage]:
         """What of the messages arrives in order; the reordered ones go their own ways."""
@@ -146,42 +189,47 @@ class Network:
                     continue
                 delay = random.uniform(*weather.delay_s) + random.uniform(0.0, _REORDERED_BY_S)
                 frame = encode(message)
-                self.clock.after(delay, lambda frame=frame: self._arrive(way, pair, life, frame))  # type: ignore[misc]
+                self.clock.after(delay, lambda frame=frame: self._arrive(way, pair, life, frame, False))  # type: ignore[misc]
         return in_order
 
-    def _arrive(self, way: Way, pair: _Pair, life: int, data: bytes) -> None:
-        if not pair.is_up or pair.life != life or not self._is_whole(way, pair):
+    def _arrive(self, way: Way, pair: _Pair, life: int, data: bytes, is_stream: bool) -> None:
+        """`is_stream`: the next bytes of the connection; else a whole frame that went its own way."""
+        if not pair.is_up or pair.life != life or not pair.is_whole:
             return
         if way in self._held or way in self._cut or not self._nodes[way[1]].is_running:
             # TCP sends it again until the cut heals or the connection dies.
-            self._held.setdefault(way, []).append((life, data))
+            self._held.setdefault(way, []).append((life, data, is_stream))
             return
-        self._deliver(way[0], way[1], data)
+        self._deliver(way, life, data, is_stream)
 
-    def _is_whole(self, way: Way, pair: _Pair) -> bool:
-        """Does the connection still have the processes at its ends that made it?"""
-        one, other = self._key(*way)
-        return pair.lives == (self._nodes[one].life, self._nodes[other].life)
-
-    def _deliver(self, source: int, target: int, data: bytes) -> None:
-        decoder = FrameDecoder(LINK)
+    def _deliver(self, way: Way, life: int, data: bytes, is_stream: bool) -> None:
+        stream = self._streams.get(way)
+        if not is_stream:
+            decoder = FrameDecoder(LINK)
+        elif stream is not None and stream[0] == life:
+            decoder = stream[1]
+        else:
+            decoder = FrameDecoder(LINK)
+            self._streams[way] = (life, decoder)
         decoder.feed(data)
-        self._nodes[target].on_messages(source, cast(list[PeerMessage], decoder.drain()))
+        messages = cast(list[PeerMessage], decoder.drain())
+        if messages:
+            self._nodes[way[1]].on_messages(way[0], messages)
 
     def _release(self, source: int, target: int) -> None:
         """After a cut has healed: what was sent meanwhile arrives, in order."""
         held = self._held.pop((source, target), None)
         if held:
-            pair = self._pairs[self._key(source, target)]
-            for life, data in held:
+            pair = self._links[source, target]
+            for life, data, is_stream in held:
                 if pair.is_up and pair.life == life:
-                    self._deliver(source, target, data)
+                    self._deliver((source, target), life, data, is_stream)
 
     def watch(self) -> None:
         """Every 100 ms: connections between nodes that cannot hear each other die; others are made."""
         for (a, b), pair in self._pairs.items():
-            first, second = self._nodes[a], self._nodes[b]
-            if pair.is_up and pair.lives != (first.life, second.life):
+            first, second = pair.first, pair.second
+            if pair.is_up and not pair.is_whole:
                 self._set_down(pair, first, second)  # a process was restarted since
             if first.is_running and second.is_running and (a, b) not in self._cut and (b, a) not in self._cut:
                 pair.silent_since = None
@@ -222,7 +270,7 @@ class Network:
         if not founder.is_running or founder.disk.identity.is_founded:
             return
         others = [node for node in self._nodes.values() if node is not founder]
-        if all(self._pairs[self._key(founder.id, other.id)].met == (founder.life, other.life) for other in others):
+        if all(self._links[founder.id, other.id].met == (founder.life, other.life) for other in others):
             founder.disk.identity.found([other.disk.identity for other in others])
             founder.maybe_open()
 
@@ -246,6 +294,9 @@ class SimLinks:
 
     def is_up(self, peer: int) -> bool:
         return self._network.is_up(self._node, peer)
+
+    def backlog_bytes(self, peer: int) -> int:
+        return 0  # the simulated network takes what it is given; what it clogs is in flight
 
     def flush(self) -> None:
         if self._gathered:

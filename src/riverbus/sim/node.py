@@ -7,10 +7,11 @@ disk holds; one that finds damage stops and stays down. A turn of the loop is an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from random import Random
 
 from riverbus._native import LogError, RaftError
+from riverbus.core.open_access import OpenAccess
 from riverbus.core.rules import Rules
 from riverbus.core.session import Session
 from riverbus.core.shard import Settings
@@ -20,24 +21,11 @@ from riverbus.sim.clients import SimConnection
 from riverbus.sim.clock import EPOCH_MS, Clock
 from riverbus.sim.disk import Disk, SimSnapshots
 from riverbus.sim.network import Network, SimLinks
-from riverbus.sim.observer import ObservedEngine, Observer, hard_state
+from riverbus.sim.observer import ObservedEngine, Observer, log_state
 from riverbus.sim.swarm import Swarm
 
-_TURNS_PER_CHECK = 16  # of the engine's invariants: each turn would be a tenth of all work
+_TURNS_PER_CHECK = 32  # of the engine's invariants: each turn would be a tenth of all work
 _TURNS_PER_WALK = 1500  # the state machine checks all of itself that often: it costs what is retained
-
-
-class OpenAccess:
-    """No users, nothing configured (core/ports.py Access)."""
-
-    def authenticate(self, user: str, password: bytes) -> bool:
-        return False
-
-    def has_users(self) -> bool:
-        return False
-
-    def config(self) -> Mapping[str, str]:
-        return {}
 
 
 class SimNode:
@@ -121,14 +109,14 @@ class SimNode:
         delay = self.random.uniform(0.0, self._tick_s)
         try:
             engine = ObservedEngine(
-                settings, self.disk.log, self._links, SimSnapshots(self), OpenAccess(), self.touch, self._observer
+                settings, self.disk.log, self._links, SimSnapshots(self), OpenAccess({}), self.touch, self._observer
             )
         except (LogError, RaftError) as error:
             self._on_fault(error)
             return
         for shard in engine.shards:
-            term, vote = hard_state(shard.replica)
-            self._observer.on_recovered(self.id, shard.number, self.disk.durable_batch, term, vote)
+            batch = self.disk.durable_batch
+            self._observer.on_recovered(self.id, shard.number, batch, log_state(shard.replica, batch))
         self.engine = engine
         if not engine.peers:
             self.while_running(self._campaign)
@@ -148,11 +136,19 @@ class SimNode:
         assert self.is_alive
         self.is_alive = False
         self.is_paused = False
-        self.engine = None
+        self.free()
         self._missed = []
         connections, self.connections = self.connections, []
         for connection in connections:
             connection.on_node_gone()
+
+    def free(self) -> None:
+        """The process is gone, and so is its memory: channels are in cycles that Python does not collect."""
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            for shard in engine.shards:
+                while shard.replica.bus.release_some():
+                    pass
 
     def _on_fault(self, error: Exception) -> None:
         """The engine refuses to go on. Only damage is a reason."""

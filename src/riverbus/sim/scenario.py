@@ -198,7 +198,7 @@ class Story:
         return []
 
     def _flip(self, words: list[str]) -> list[str]:
-        return [f"a bit in {self._node(words[0]).disk.rot(Random(int(words[1]) if len(words) > 1 else 1))}"]
+        return [f"damaged: {self._node(words[0]).disk.rot(Random(int(words[1]) if len(words) > 1 else 1))}"]
 
     def _clock(self, words: list[str]) -> list[str]:
         self._node(words[0]).wall_offset_ms += int(float(words[1]) * 1000)

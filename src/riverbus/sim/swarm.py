@@ -22,6 +22,8 @@ FAULT_KINDS = (
     "ring",
     "bad_weather",
     "clog",
+    "trickle",
+    "reset",
     "stuck_disk",
     "slow_disk",
     "full_disk",
@@ -43,7 +45,10 @@ class Window:
 
     def rules(self) -> Rules:
         rule = ChannelRule(
-            count=self.count or 10**6, age_ms=UNLIMITED if self.age_ms is None else self.age_ms, bytes=limits.GIB
+            count=self.count or 10**6,
+            age_ms=UNLIMITED if self.age_ms is None else self.age_ms,
+            bytes=limits.GIB,
+            window_ms=limits.PUBLISH_WINDOW_MS_MAX,  # clocks jump by minutes
         )
         return Rules(default=rule, shard_bytes_max=150_000 if self.is_memory_short else limits.GIB)
 
@@ -84,6 +89,9 @@ class Swarm:
     fault_pace_s: float
     fault_kinds: tuple[str, ...]
     heals_all_at_once: bool  # or a majority first
+    has_keys: bool  # where publishers retry: each under a key of its own
+    members: int  # of a consumer group on the first stream
+    claim_ms: int  # for so long a member's entries are its own
 
 
 def draw(random: Random) -> Swarm:
@@ -134,4 +142,7 @@ def draw(random: Random) -> Swarm:
         fault_pace_s=random.uniform(0.5, 4.0),
         fault_kinds=kinds,
         heals_all_at_once=random.random() < 0.5,
+        has_keys=random.random() < 0.5,
+        members=0 if window.is_memory_short else random.choices((0, 1, 2, 3), (60, 5, 20, 15))[0],
+        claim_ms=random.choice((100, 1000, 4000)),
     )

@@ -1,9 +1,10 @@
 """What the simulated clients do, and the history that they write for the checkers.
 
 Publishers send unique values, several at once on one connection, and move to another node when theirs is gone or slow;
-some retry what was refused. Readers take channels now and then, whole or their newest part, each time at another node.
-Followers use BUS.SUBSCRIBE ... SINCE, resume on another node from the last id that they saw, at times do not read, at
-times vanish. Listeners use plain SUBSCRIBE. All is drawn from the seed.
+some retry what was refused or not answered, and hang up with commands in flight. Readers take channels now and then,
+whole or their newest part, each time at another node. Followers use BUS.SUBSCRIBE ... SINCE, resume on another node
+from the last id that they saw, at times do not read, at times vanish. Listeners use plain SUBSCRIBE. All is drawn from
+the seed.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ class Publisher(Client):
         self._burst = swarm.burst
         self._in_flight = swarm.in_flight
         self._size = swarm.payload_bytes
+        self._has_keys = swarm.retries and swarm.has_keys and stream is None
         # Where windows are small, an id that only the acknowledgement tells decides whether a message may be gone.
         self._wants_all_ids = not swarm.window.is_unlimited or swarm.retries
         self._count = 0
@@ -116,6 +118,8 @@ class Publisher(Client):
         self.last_ok = -1.0
         super().__init__(world, name)
         world.clock.after(self.random.expovariate(rate), self._publish)
+        if swarm.retries:
+            world.clock.after(self.random.uniform(3.0, 15.0), self._eat_acks)
 
     @property
     def is_idle(self) -> bool:
@@ -156,10 +160,23 @@ class Publisher(Client):
         payload = value.encode().ljust(self._size, b".")
         if self._stream is not None:
             return command(b"XADD", channel.encode(), b"*", b"message", payload)
+        if self._has_keys:
+            return command(b"BUS.PUBLISH", channel.encode(), payload, b"KEY", value.encode())
         verb = b"PUBLISH" if self._count % 2 and not self._wants_all_ids else b"BUS.PUBLISH"
         return command(verb, channel.encode(), payload)
 
-    def on_connected(self) -> None: ...
+    def _eat_acks(self) -> None:
+        """What is in flight is never answered, and sent again from another connection: all at once."""
+        if self.is_stopped:
+            return
+        if self.connection is not None and self._waiting:
+            self.leave()
+        self.world.clock.after(self.random.uniform(3.0, 15.0), self._eat_acks)
+
+    def on_connected(self) -> None:
+        again = [self._again.popleft() for _ in range(min(len(self._again), self._in_flight))]
+        if again and self.connection is not None:
+            self.connection.send(b"".join(self._command(*each) for each in again))
 
     def on_reply(self, reply: object) -> None:
         invoked, channel, value = self._waiting.popleft()
@@ -181,6 +198,8 @@ class Publisher(Client):
     def on_closed(self) -> None:
         for invoked, channel, value in self._waiting:
             self._record(invoked, channel, value, "info", None)
+            if self.world.swarm.retries and not self.is_stopped:
+                self._again.append((channel, value))
         self._waiting.clear()
 
     def _record(self, invoked: float, channel: str, value: str, result: Result, id_: MessageId | None) -> None:
@@ -188,7 +207,9 @@ class Publisher(Client):
         if result == "ok":
             self.world.acked += 1
             self.last_ok = invoked
-        self.world.record(Event(invoked, now, self.name, "publish", channel, value, result, id_, self.node_id))
+        key = value if self._has_keys else None
+        node = self.node_id
+        self.world.record(Event(invoked, now, self.name, "publish", channel, value, result, id_, node, key=key))
 
 
 class Follower(Client):

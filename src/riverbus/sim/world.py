@@ -14,11 +14,14 @@ from random import Random
 
 from riverbus import limits
 from riverbus.core.lag import before
+from riverbus.core.slots import ShardMap
 from riverbus.messages import ID_MAX, MessageId
 from riverbus.sim.checkers import Event, Violation, check
 from riverbus.sim.clients import SimConnection
 from riverbus.sim.clock import Clock
 from riverbus.sim.faults import Faults
+from riverbus.sim.group_checkers import GroupEvent, check_groups
+from riverbus.sim.group_workload import Drainer, Member
 from riverbus.sim.network import Network
 from riverbus.sim.node import SimNode
 from riverbus.sim.observer import Observer
@@ -62,6 +65,8 @@ class Report:
     nodes_lost: int
     events: int
     longest_wait_s: float
+    handed_out: int
+    group_acked: int
     violations: list[Violation] = field(default_factory=list)
     fault_log: list[str] = field(default_factory=list)
     struck: list[int] = field(default_factory=list)
@@ -86,6 +91,8 @@ class World:
         self.observer = Observer()
         self.trace = self.observer.trace
         self.history: list[Event] = []
+        self.group_history: list[GroupEvent] = []
+        self.handed_out = self.group_acked = 0
         self.acked = self.refused = self.delivered = self.gaps = self.reads = 0
         self.longest_wait_s = 0.0
         self.violations: list[Violation] = []
@@ -101,7 +108,9 @@ class World:
             node.others = {other.id: other for other in self.nodes}
         self.faults = Faults(self)
         self.channels = [f"channel-{number}" for number in range(self.swarm.channels)]
-        self.streams = [f"stream-{number}" for number in range(self.swarm.streams)]
+        self._map = ShardMap(self.swarm.shards)
+        streams = max(self.swarm.streams, self.swarm.members > 0)
+        self.streams = [f"stream-{number}" for number in range(streams)]
         self.clients: list[Client] = []
 
     # --- clients tell -----------------------------------------------------------------------------------------------
@@ -110,6 +119,14 @@ class World:
         self.history.append(event)
         self.trace.add(event)
         self.reads += event.operation == "read_all"
+
+    def record_group(self, event: GroupEvent) -> None:
+        self.group_history.append(event)
+        self.trace.add(event)
+
+    def log_ms(self, channel: str) -> int:
+        """The time of the newest entry that anyone has applied of the channel's shard."""
+        return self.observer.time_ms.get(self._map.shard_of(channel.encode()), 0)
 
     def on_answered(self, connection: SimConnection | None, invoked: float) -> None:
         """Promise 4: everything is answered within a second, by a node that was not itself asleep."""
@@ -166,6 +183,7 @@ class World:
         self.clock.run_until(until)
         self._make_peace()
         self.violations += [*self.observer.violations, *check(self.history)]
+        self.violations += check_groups(self.group_history, self.history, is_drained=True)
         self.trace.add((self.clock.digest(), [str(violation) for violation in self.violations]))
         return Report(
             seed=self.options.seed,
@@ -183,6 +201,8 @@ class World:
             nodes_lost=sum(node.lost_because is not None for node in self.nodes),
             events=self.clock.events,
             longest_wait_s=self.longest_wait_s,
+            handed_out=self.handed_out,
+            group_acked=self.group_acked,
             violations=self.violations,
             fault_log=self.faults.log,
             struck=self.faults.struck,
@@ -190,7 +210,7 @@ class World:
 
     def _add_clients(self) -> None:
         swarm = self.swarm
-        rate = swarm.publishes_per_s / (swarm.publishers + swarm.streams)
+        rate = swarm.publishes_per_s / (swarm.publishers + len(self.streams))
         for number in range(swarm.publishers):
             self.clients.append(Publisher(self, f"p{number}", self.channels, rate))
         for number, stream in enumerate(self.streams):
@@ -200,6 +220,8 @@ class World:
             if swarm.has_plain_subscribers:
                 self.clients.append(Listener(self, f"l{number}", channel))
         self.clients.append(Reader(self, "r", [*self.channels, *self.streams], 2.0))
+        for number in range(swarm.members):
+            self.clients.append(Member(self, f"m{number}", self.streams[0]))
 
     # --- peace ------------------------------------------------------------------------------------------------------
 
@@ -218,6 +240,9 @@ class World:
         for client in self.clients:
             client.stop()
         self._demand(CALM_S, self._is_converged, "replicas did not converge")
+        if self.swarm.members:
+            drainer = Drainer(self, "drainer", self.streams[0])
+            self._demand(CALM_S, lambda: drainer.is_done, "a group could not be read to its end")
         self._read_everywhere()
         if not self.swarm.window.is_memory_short:
             self._demand(CALM_S, self._have_followers_all, "a subscriber did not get the last message")
