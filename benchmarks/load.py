@@ -1,7 +1,7 @@
-"""The load generator's face: native/load.c, compiled at first use, run once a measurement.
+"""The load generators' face: native/load.c and groups.c, compiled at first use, run once a measurement.
 
-It is C because it shares two cores with the servers: it takes a fifth to two thirds of one where redis-server takes
-all of another. It leaves servers to peers.py and the meaning of its figures to the benchmarks.
+They are C because they share two cores with the servers: load.c takes a fifth to two thirds of one where redis-server
+takes all of another. It leaves servers to peers.py and the meaning of its figures to the benchmarks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 from benchmarks.harness import BenchmarkError, Budget, compiled
 
 MARGIN_SECONDS = 60.0  # connecting, draining and sorting the samples, on a busy machine
+
+Option = str | int | float | list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +57,9 @@ class Outcome:
         return self
 
 
-def generate(budget: Budget, **options: str | int | float | list[int]) -> Outcome:
-    """Run the generator; `options` are its own (native/load.c). Raises BenchmarkError if the run is void."""
-    options = {"warmup": budget.warmup_seconds, "seconds": budget.seconds} | options
-    arguments = [str(compiled("load"))] + [f"{key}={_text(value)}" for key, value in options.items()]
-    patience = float(str(options["warmup"])) + float(str(options["seconds"])) + MARGIN_SECONDS
-    try:
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=patience, check=False)
-    except subprocess.TimeoutExpired:
-        raise BenchmarkError(f"the load generator did not end within {patience:.0f} s") from None
-    if done.returncode != 0:
-        raise BenchmarkError(f"load generator: {done.stderr.strip()[:300] or f'code {done.returncode}'}")
-    result = json.loads(done.stdout)
+def generate(budget: Budget, **options: Option) -> Outcome:
+    """Run native/load.c; `options` are its own. Raises BenchmarkError if the run is void."""
+    result = _run("load", budget, options)
     return Outcome(
         seconds=result["seconds"],
         acked=result["acked"],
@@ -80,7 +73,27 @@ def generate(budget: Budget, **options: str | int | float | list[int]) -> Outcom
     )
 
 
-def _text(value: str | int | float | list[int]) -> str:
+def consume(budget: Budget, **options: Option) -> float:
+    """Run native/groups.c: how many entries a second a group took and acknowledged. Raises BenchmarkError if void."""
+    result = _run("groups", budget, options)
+    return float(result["acked"] / result["seconds"])
+
+
+def _run(program: str, budget: Budget, options: dict[str, Option]) -> dict[str, Any]:
+    options = {"warmup": budget.warmup_seconds, "seconds": budget.seconds} | options
+    arguments = [str(compiled(program))] + [f"{key}={_text(value)}" for key, value in options.items()]
+    patience = float(str(options["warmup"])) + float(str(options["seconds"])) + MARGIN_SECONDS
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=patience, check=False)
+    except subprocess.TimeoutExpired:
+        raise BenchmarkError(f"the load generator did not end within {patience:.0f} s") from None
+    if done.returncode != 0:
+        raise BenchmarkError(f"load generator: {done.stderr.strip()[:300] or f'code {done.returncode}'}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def _text(value: Option) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from riverbus.commands import Publish, Subscribe
+from riverbus.commands import Command, Publish, Subscribe
+from riverbus.core.acl_state import AclState
 from riverbus.core.bus import Bus
 from riverbus.core.entries import Run
-from riverbus.core.ports import Cancellable, Done, Published
+from riverbus.core.open_access import OpenAccess
+from riverbus.core.ports import Access, Cancellable, Done, Published, Written
+from riverbus.core.rules import ChannelRule
 from riverbus.core.session import Session
 from riverbus.core.sessions import Sessions
 from riverbus.messages import Kind, MessageId
@@ -32,15 +35,42 @@ class Sink:
 
     def abort(self) -> None: ...
 
+    def unacknowledged_bytes(self) -> int | None:
+        return 0
+
 
 class Waiting:
     """A backend on which publishes wait until they are told how they ended."""
 
     def __init__(self) -> None:
         self.waiters: list[Published] = []
+        self._users = AclState()
+
+    @property
+    def has_special_rules(self) -> bool:
+        return False
+
+    def rule_of(self, channel: bytes) -> ChannelRule:
+        return ChannelRule()
+
+    def publish_fleeting(self, channel: bytes, kind: int, payloads: list[bytes]) -> None:
+        raise AssertionError("there are no channels of durability none")
 
     def publish(self, channel: bytes, kind: int, payloads: list[bytes], waiter: Published) -> None:
         self.waiters.append(waiter)
+
+    def write(self, key: bytes, noun: Command, waiter: Written) -> None:
+        raise NotImplementedError
+
+    def write_shard(self, shard: int, noun: Command, waiter: Written) -> None:
+        raise NotImplementedError
+
+    def fresh_shards(self, numbers: Sequence[int], done: Done) -> None:
+        done(None)
+
+    @property
+    def shard_buses(self) -> Sequence[Bus]:
+        return []
 
     def fresh(self, channels: Sequence[bytes], done: Done) -> None:
         done(None)
@@ -69,11 +99,11 @@ class Waiting:
     def config(self) -> Mapping[str, str]:
         return {}
 
-    def authenticate(self, user: str, password: bytes) -> bool:
-        return True
+    def access(self) -> Access:
+        return OpenAccess(self.config())
 
-    def has_users(self) -> bool:
-        return False
+    def replicated_users(self) -> AclState:
+        return self._users
 
 
 def best_us(work: Callable[[], None], times: int = 1000) -> float:

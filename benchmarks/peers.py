@@ -1,8 +1,9 @@
 """The servers that are measured, each started fresh on loopback and stopped at the end of a `with`.
 
 Riverbus as its users start it (`riverbus dev`, `riverbus serve`); redis-server without persistence, as Pub/Sub needs
-none; NATS JetStream as three servers with a stream of three replicas on file, its defaults for all else (no fsync of a
-write), and limits like Riverbus' own window. Where clients connect is part of what is measured: `leader` and `others`.
+none, or for Streams with an fsync before each answer; NATS JetStream as three servers with a stream of three replicas
+on file, its defaults for all else (no fsync of a write), and limits like Riverbus' own window. Where clients connect is
+part of what is measured: `leader` and `others`.
 """
 
 from __future__ import annotations
@@ -56,12 +57,13 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def redis_server() -> Iterator[int]:
-    """Its port."""
+def redis_server(is_durable: bool = False) -> Iterator[int]:
+    """Its port. Durable: it waits for its disk before it answers (appendfsync always), and is one node nevertheless."""
     program = find_program("redis-server", "redis-server")
     with scratch_directory() as directory:
         port, log = free_ports(1), directory / "log"
-        options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(directory)]
+        options = ["--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
+        options += ["--appendonly", "yes", "--appendfsync", "always"] if is_durable else ["--appendonly", "no"]
         with child([program, "--port", str(port), *options], log) as process:
             wait_until(lambda: resp_call(port, "PING") == "+PONG", "redis-server", process, log)
             yield port

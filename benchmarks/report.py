@@ -110,7 +110,17 @@ def save(rows: Sequence[Row], directory: Path) -> None:
     _plot(entries, directory / "results.png")
 
 
-NAMES = ("publish_pipelined", "publish_many", "fanout", "latency", "pause", "memory")
+NAMES = (
+    "publish_pipelined",
+    "publish_many",
+    "streams_add",
+    "streams_group",
+    "fanout",
+    "publish_none",
+    "latency",
+    "pause",
+    "memory",
+)
 
 
 def _row(entry: dict[str, Any]) -> Row:

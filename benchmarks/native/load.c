@@ -38,7 +38,7 @@ struct ports {
 };
 
 static struct {
-    bool nats, stamps;
+    bool nats, stamps, adds; /* adds: XADD instead of PUBLISH */
     struct ports publish, subscribe, ping; /* connections are dealt over them in turn */
     long connections, window, subscribers, channels, messages;
     size_t bytes;
@@ -151,7 +151,9 @@ static void open_connections(void) {
         else
             snprintf(channel, sizeof channel, "%s", options.channel);
         snprintf(inbox, sizeof inbox, "_INBOX.load%ld", number);
-        publishers[number].request = options.nats ? nats_publish(channel, inbox, payload) : resp_publish(channel, payload);
+        publishers[number].request = options.nats   ? nats_publish(channel, inbox, payload)
+                                     : options.adds ? resp_add(channel, payload)
+                                                    : resp_publish(channel, payload);
     }
     if (options.ping.count) open_connection(pinger = calloc(1, sizeof *pinger), PINGER, &options.ping, 0);
 }
@@ -280,7 +282,7 @@ static size_t take_replies(struct connection *connection, const char *data, size
     const char *at = data, *end;
     while ((end = memchr(at, '\n', (size_t)(data + size - at))) != NULL) {
         if (*at == '-') on_error(at, (size_t)(end - at - 1));
-        on_answer(connection);
+        if (*at != '$') on_answer(connection); /* XADD's id is on the line after its size */
         at = end + 1;
     }
     return (size_t)(at - data);
@@ -390,6 +392,7 @@ static void parse(const char *argument) {
 #define KEY(name) (size == strlen(name) && memcmp(argument, name, size) == 0)
     if (KEY("protocol")) options.nats = strcmp(value, "nats") == 0;
     else if (KEY("stamps")) options.stamps = atoi(value) != 0;
+    else if (KEY("adds")) options.adds = atoi(value) != 0;
     else if (KEY("publish_ports")) options.publish = parse_ports(value);
     else if (KEY("subscribe_ports")) options.subscribe = parse_ports(value);
     else if (KEY("ping_ports")) options.ping = parse_ports(value);

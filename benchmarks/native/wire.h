@@ -1,6 +1,6 @@
 /* The bytes of the two protocols that the load generator speaks: RESP2 and NATS' text protocol.
  *
- * Only what a benchmark sends and gets: publish, subscribe, ping; replies counted, deliveries by fixed size (RESP)
+ * Only what a benchmark sends and gets: publish, add, subscribe, ping; replies counted, deliveries by fixed size (RESP)
  * or by frame (NATS). What looks like an error is counted by the caller, never skipped.
  */
 #ifndef WIRE_H
@@ -39,6 +39,13 @@ static struct bytes framed(const char *head, struct bytes payload) {
 static struct bytes resp_publish(const char *channel, struct bytes payload) {
     char head[512];
     snprintf(head, sizeof head, "*3\r\n$7\r\nPUBLISH\r\n$%zu\r\n%s\r\n$%zu\r\n", strlen(channel), channel, payload.size);
+    return framed(head, payload);
+}
+
+static struct bytes resp_add(const char *stream, struct bytes payload) {
+    char head[512];
+    snprintf(head, sizeof head, "*5\r\n$4\r\nXADD\r\n$%zu\r\n%s\r\n$1\r\n*\r\n$1\r\nf\r\n$%zu\r\n", strlen(stream), stream,
+             payload.size);
     return framed(head, payload);
 }
 

@@ -24,6 +24,14 @@ def test_fan_out_and_pause_are_measured_for_both(capsys: pytest.CaptureFixture[s
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", "results.md", "results.png"}
 
 
+def test_streams_are_measured_for_both(capsys: pytest.CaptureFixture[str]) -> None:
+    code = run.main(["--quick", "streams_add", "streams_group"])
+    shown = capsys.readouterr().out
+    assert code == (1 if shutil.which("redis-server") is None else 0), shown
+    assert "1 publisher by XADD" in shown
+    assert "4 consumers of a group" in shown
+
+
 def test_an_absent_peer_is_an_error_that_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     which = shutil.which
     monkeypatch.setattr(shutil, "which", lambda name: None if name == "nats-server" else which(name))
