@@ -1,7 +1,8 @@
 """Redis' protocol, the asking half: bytes in, nouns of commands.py out. (encoders.py is the answering half.)
 
-Clients pipeline: what matters is the cost of the n-th like command of a chunk. So a chunk is read in three gears, each
+Clients pipeline: what matters is the cost of the n-th like command of a chunk. So a chunk is read in gears, each
 exact, each handing over to the next where it ends:
+0. `_read_alone`: a chunk that is one publish, like the chunk before: a client that waits for each reply;
 1. `_read_run`: publishes that share all but their last argument (one channel, one command) are found by splitting the
    chunk at those shared bytes, and become one `Publish` with many payloads;
 2. `RequestReader.read_simple`: any short commands, by tables;
@@ -13,11 +14,11 @@ at most PUBLISH_RUN_MESSAGES_MAX payloads and PUBLISH_RUN_BYTES_MAX bytes, unles
 
 from __future__ import annotations
 
-from riverbus.commands import Auth, Command, Hello, Malformed, Publish
+from riverbus.commands import Auth, Command, Hello, Malformed, Publish, Traced
 from riverbus.fields import encode_fields
 from riverbus.limits import KIB, PUBLISH_RUN_BYTES_MAX, PUBLISH_RUN_MESSAGES_MAX
 from riverbus.messages import ErrorReply, Kind
-from riverbus.wire.command_table import noun_of
+from riverbus.wire.command_table import may_be_shown, noun_of
 from riverbus.wire.resp import CRLF, SIMPLE_BULK_BYTES_MAX, ProtocolError, RequestReader
 
 _FIRST_WINDOW_BYTES = 5 * KIB  # what gear 2 reads before gear 1 is tried; then fourfold each time
@@ -46,16 +47,30 @@ class RedisProtocol:
 
     `authenticated` is set by the session's owner (after each batch of commands, or at the start where no user is
     configured): while it is False only small commands are read. A chunk that holds an AUTH is read with full limits
-    from there on, as its commands may be allowed once the AUTH is handled.
+    from there on, as its commands may be allowed once the AUTH is handled. `is_traced` is set while somebody monitors:
+    commands that may be shown come as `Traced`, one by one.
     """
 
-    __slots__ = ("_is_broken", "_is_idle", "_reader", "_run", "_run_bytes", "authenticated")
+    __slots__ = (
+        "_alone",
+        "_alone_before",
+        "_is_broken",
+        "_is_idle",
+        "_reader",
+        "_run",
+        "_run_bytes",
+        "authenticated",
+        "is_traced",
+    )
 
     def __init__(self, *, authenticated: bool = False) -> None:
         self.authenticated = authenticated
+        self.is_traced = False
         self._reader = RequestReader()
         self._is_broken = False
         self._is_idle = True  # the reader holds nothing
+        self._alone: tuple[bytes, bytes, int, str] | None = None  # a publish up to "$"; its channel, kind, style
+        self._alone_before = b""  # ... of the channel of the one before
         self._run: Publish | None = None  # while receive_data runs: the last noun, if it may grow; else None
         self._run_bytes = 0  # of its payloads
 
@@ -71,11 +86,15 @@ class RedisProtocol:
             return nouns
         at = 0
         if self._is_idle:
+            if self._alone is not None and data.startswith(self._alone[0]) and self._read_alone(data, nouns):
+                return nouns
             batch, at = self._reader.read_simple(data, 0, _FIRST_WINDOW_BYTES)
             for args in batch:
                 self._take(args, nouns)
             if at == len(data):
                 self._run = None
+                if len(batch) == 1:
+                    self._remember_alone(data, batch[0], nouns[0])
                 return nouns
             if batch:
                 at = self._maybe_read_run(data, at, batch, nouns)
@@ -122,6 +141,10 @@ class RedisProtocol:
 
     def _take(self, args: list[bytes], nouns: list[Command]) -> None:
         noun = noun_of(args)
+        if self.is_traced and may_be_shown(args, noun):
+            self._run = None
+            nouns.append(Traced(args, noun))
+            return
         if type(noun) is Publish:
             run = self._run
             channel, kind, payloads, style = noun
@@ -144,6 +167,32 @@ class RedisProtocol:
             if _may_log_in(noun):
                 self._reader.is_trusted = True
         nouns.append(noun)
+
+    # --- gear 0: a lone publish -----------------------------------------------------------------------------------
+
+    def _remember_alone(self, data: bytes, args: list[bytes], noun: Command) -> None:
+        """`data` was read as canonical RESP: up to the payload's length it can be compared byte by byte."""
+        self._alone = None
+        if type(noun) is not Publish or noun.kind == _XADD:
+            return
+        payload = args[-1]
+        if noun.channel == self._alone_before and payload == noun.payloads[0]:
+            beginning = data[: -len(b"%d\r\n%b\r\n" % (len(payload), payload))]
+            self._alone = (beginning, noun.channel, noun.kind, noun.style)
+        self._alone_before = noun.channel
+
+    def _read_alone(self, data: bytes, nouns: list[Command]) -> bool:
+        """A third of what gear 2 takes. Exact: the length that is said is that of all that is left but CRLF."""
+        assert self._alone is not None
+        beginning, channel, kind, style = self._alone
+        part = data[len(beginning) : -2]
+        size = len(part)
+        if self.is_traced or size >= len(_RUN_HEADERS):
+            return False
+        if not part.startswith(_RUN_HEADERS[size]) or not data.endswith(CRLF):
+            return False
+        nouns.append(Publish(channel, kind, [part[_RUN_HEADER_SIZES[size] :]], style))
+        return True
 
     # --- gear 1: runs -------------------------------------------------------------------------------------------------
 
