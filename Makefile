@@ -1,4 +1,5 @@
 # make setup   .venv with everything in it, the native crate built; does nothing when nothing changed
+# make clients the applications of others that tests/clients runs; without them those tests are skipped
 # make run     a cluster of three on this machine
 # make test    the tests;  make check  format, lint, types and the house's own rules;  make bench  the benchmarks
 
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 NATIVE := native/Cargo.toml native/Cargo.lock $(wildcard native/src/*.rs) $(wildcard native/.cargo/config.toml)
 
-.PHONY: setup run test check bench sim storm fuzz lock clean
+.PHONY: setup clients run test check bench sim storm malformed fuzz lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -29,6 +30,33 @@ $(VENV)/.installed: $(VENV)/.locked pyproject.toml $(NATIVE)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --locked --quiet
 	@touch $@
 
+# Python's in an environment of their own; Node.js' and Go's where there are npm and go.
+CLIENTS := .venv-clients
+REDIS_5 := redis==5.2.1  # for broadcaster 0.3.1, which loses its first subscriber with redis-py 8 even on Redis
+
+clients: $(CLIENTS)/.python $(CLIENTS)/.node $(CLIENTS)/.go
+
+$(CLIENTS)/.python: tests/clients/requirements.lock
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target $(CLIENTS)/redis5 $(REDIS_5)
+	@touch $@
+
+$(CLIENTS)/.node: tests/clients/node/package.json tests/clients/node/package-lock.json | $(CLIENTS)/.python
+	@mkdir -p $(CLIENTS)/node
+	cp $^ $(CLIENTS)/node/
+	@if command -v npm >/dev/null; \
+		then cd $(CLIENTS)/node && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error; \
+		else echo "there is no npm: the Node.js applications are not installed" >&2; fi
+	@touch $@
+
+$(CLIENTS)/.go: $(wildcard tests/clients/go/*) | $(CLIENTS)/.python
+	@if command -v go >/dev/null; \
+		then cd tests/clients/go && go build -o $(CURDIR)/$(CLIENTS)/go-redis .; \
+		else echo "there is no go: the Go application is not built" >&2; fi
+	@touch $@
+
 run: setup
 	$(BIN)/riverbus dev --nodes 3
 
@@ -47,13 +75,19 @@ check: setup
 bench: setup
 	$(BIN)/python -m benchmarks.run
 
-# Longer than the tests' slices: 2,000 simulated clusters; an hour of everything; the interface fuzzer's own uses.
+# Longer than the tests' slices: 2,000 simulated clusters; an hour of everything; a million malformed inputs to each
+# edge; the interface fuzzer's own uses.
 sim: setup
 	$(BIN)/riverbus sim --seed 1 --seeds 2000 --chaos 90
 
 storm: setup
 	$(BIN)/riverbus sim --seed 1 --seeds 100000 --minutes 40 --json
 	RIVERBUS_STORAGE=long $(BIN)/python -m pytest -s tests/storage
+	RIVERBUS_FAULTS=long $(BIN)/python -m pytest -s tests/faults/test_scenarios.py
+	$(BIN)/python -m tests.malformed
+
+malformed: setup
+	$(BIN)/python -m tests.malformed
 
 fuzz: setup
 	$(BIN)/python -m pytest tests/fuzz
@@ -64,4 +98,4 @@ lock: setup
 	$(BIN)/python -m tools.lock
 
 clean:
-	rm -rf $(VENV) native/target src/riverbus/_native*.so .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(CLIENTS) native/target src/riverbus/_native*.so .mypy_cache .ruff_cache .pytest_cache

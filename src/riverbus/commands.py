@@ -64,6 +64,43 @@ class ConfigGet(NamedTuple):
     patterns: tuple[bytes, ...]
 
 
+class ConfigSet(NamedTuple):
+    settings: tuple[tuple[bytes, bytes], ...]
+
+
+class ConfigResetStat(NamedTuple): ...
+
+
+class Monitor(NamedTuple): ...
+
+
+class Wait(NamedTuple):
+    """`timeout_ms` 0: for ever."""
+
+    replicas: int
+    timeout_ms: int
+
+
+class Traced(NamedTuple):
+    """A command as it came and its noun, made while some connection monitors. Not for the log of anything."""
+
+    arguments: list[bytes]
+    command: Command
+
+
+class ClientPause(NamedTuple):
+    ms: int
+    writes_only: bool
+
+
+class ClientUnpause(NamedTuple): ...
+
+
+class ClientUnblock(NamedTuple):
+    id: int
+    with_error: bool
+
+
 class ClientSetName(NamedTuple):
     name: bytes
 
@@ -109,6 +146,63 @@ class ClientNoTouch(NamedTuple):
 
 class ClientReply(NamedTuple):
     mode: str  # on | off | skip
+
+
+# --- users (those that change something are in keyspace_commands.py) --------------------------------------------------
+
+
+ACL_CATEGORIES = (
+    "keyspace",
+    "read",
+    "write",
+    "set",
+    "sortedset",
+    "list",
+    "hash",
+    "string",
+    "bitmap",
+    "hyperloglog",
+    "geo",
+    "stream",
+    "pubsub",
+    "admin",
+    "fast",
+    "slow",
+    "blocking",
+    "dangerous",
+    "connection",
+    "transaction",
+    "scripting",
+)  # in the order of ACL CAT
+
+
+class AclWhoAmI(NamedTuple): ...
+
+
+class AclUsers(NamedTuple): ...
+
+
+class AclList(NamedTuple): ...
+
+
+class AclGetUser(NamedTuple):
+    name: bytes
+
+
+class AclGenPass(NamedTuple):
+    digits: int  # hexadecimal
+
+
+class AclLog(NamedTuple):
+    limit: int | None  # None: RESET
+
+
+class AclDryRun(NamedTuple):
+    """May `user` run `command`? `wrong`: what is wrong with the command itself, if there is such a user."""
+
+    user: bytes
+    command: Command
+    wrong: Reply | None
 
 
 # --- pub/sub ----------------------------------------------------------------------------------------------------------
@@ -163,6 +257,15 @@ class PubsubNumsub(NamedTuple):
 class PubsubNumpat(NamedTuple): ...
 
 
+class BusRuleGet(NamedTuple):
+    """BUS.RULE GET: the rule that was commanded for this very pattern."""
+
+    pattern: bytes
+
+
+class BusRuleList(NamedTuple): ...
+
+
 # --- history ----------------------------------------------------------------------------------------------------------
 
 
@@ -181,7 +284,7 @@ class XLen(NamedTuple):
 
 
 class XRead(NamedTuple):
-    """`after[i]` is None for `$`; `block_ms` None: don't block, 0: for ever."""
+    """`after[i]` is None for `$`, ID_MAX for `+`, after which nothing is; `block_ms` None: don't block, 0: for ever."""
 
     channels: tuple[bytes, ...]
     after: tuple[MessageId | None, ...]

@@ -86,6 +86,12 @@ class OutOfMemory(BusError):
     code = "OOM"
 
 
+class WrongType(BusError):
+    """The key is of another type than the command works on. Not accepted."""
+
+    code = "WRONGTYPE"
+
+
 class DiskFull(BusError):
     """The log's disk has no room. Not accepted; writes are taken again once there is room."""
 

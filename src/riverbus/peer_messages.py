@@ -71,4 +71,10 @@ class Health(NamedTuple):
     is_writable: bool
 
 
-PeerMessage: TypeAlias = RaftMessage | Forward | Proposed | Rejected | Ask | Answer | SnapshotStatus | Health
+class Relay(NamedTuple):
+    """What clients of the sender published, in a turn, to channels of durability none: for subscribers there."""
+
+    batch: bytes
+
+
+PeerMessage: TypeAlias = RaftMessage | Forward | Proposed | Rejected | Ask | Answer | SnapshotStatus | Health | Relay

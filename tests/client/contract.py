@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from riverbus import Bus, Gap, Message, MessageId
+from riverbus import Bus, Gap, Message, MessageId, Refused
 
 OpenBus = Callable[[], AbstractAsyncContextManager[Bus]]
 Check = Callable[[Bus], Awaitable[None]]
@@ -76,6 +76,31 @@ async def one_subscription_holds_several_channels(bus: Bus) -> None:
     assert {(message.channel, message.payload) for message in found} == {("left", b"old"), ("right", b"new")}
 
 
+async def channels_come_to_a_subscription_and_leave_it(bus: Bus) -> None:
+    ids = [await bus.publish("late", "missed"), await bus.publish("late", "wanted")]
+    async with bus.subscribe("early", on_gap="raise") as subscription:
+        await subscription.add("late", since=ids[0])
+        await subscription.add("live")
+        await bus.publish("live", "one")
+        assert {message.payload for message in await take(subscription, 2)} == {b"wanted", b"one"}
+        await subscription.remove("live")
+        await bus.publish("live", "nobody listens")
+        await subscription.add("live")
+        await bus.publish("live", "two")
+        assert [message.payload for message in await take(subscription, 1)] == [b"two"]
+        with pytest.raises(ValueError, match="followed already"):
+            await subscription.add("live")
+        with pytest.raises(ValueError, match="not followed"):
+            await subscription.remove("never")
+
+
+async def any_other_command_is_answered_in_its_types(bus: Bus) -> None:
+    id_ = await bus.execute("XADD", "entries", "*", b"field", 7)
+    assert await bus.execute("XRANGE", "entries", "-", "+", is_read=True) == [[id_, [b"field", b"7"]]]
+    with pytest.raises(Refused, match="number of arguments"):
+        await bus.execute("XLEN")
+
+
 async def a_pattern_gets_live_messages_without_ids(bus: Bus) -> None:
     async with bus.subscribe(pattern="match.*") as subscription:
         await bus.publish("other", "no")
@@ -109,6 +134,8 @@ CHECKS: list[Check] = [
     a_subscription_since_the_beginning_goes_from_history_to_live,
     a_subscription_since_an_id_starts_right_after_it,
     one_subscription_holds_several_channels,
+    channels_come_to_a_subscription_and_leave_it,
+    any_other_command_is_answered_in_its_types,
     a_pattern_gets_live_messages_without_ids,
     names_and_payloads_are_any_bytes,
     a_closed_subscription_ends_its_iteration,

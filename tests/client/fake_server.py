@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +32,7 @@ class Cluster:
     channels: dict[bytes, Channel] = field(default_factory=dict)
     sessions: list[Session] = field(default_factory=list)
     password: bytes | None = None
+    numbers: dict[tuple[bytes, int], MessageId] = field(default_factory=dict)  # of BUS.PUBLISHRUN
 
     def channel(self, name: bytes) -> Channel:
         return self.channels.setdefault(name, Channel())
@@ -182,6 +183,16 @@ class Session(asyncio.Protocol):
     def on_bus_publish(self, rest: list[bytes]) -> None:
         self.send(bulk(self.cluster.publish(rest[0], rest[1]).to_bytes()))
 
+    def on_bus_publishrun(self, rest: list[bytes]) -> None:
+        channel, producer, first = rest[0], rest[1], int(rest[2])
+        known = self.cluster.numbers
+        ids = []
+        for number, payload in enumerate(rest[3:], first):
+            if (producer, number) not in known:
+                known[producer, number] = self.cluster.publish(channel, payload)
+            ids.append(bulk(known[producer, number].to_bytes()))
+        self.send(b"*%d\r\n" % len(ids) + b"".join(ids))
+
     def on_bus_subscribe(self, rest: list[bytes]) -> None:
         name = rest[0]
         last_id = self.cluster.channel(name).last_id
@@ -193,11 +204,18 @@ class Session(asyncio.Protocol):
         else:
             self.followed[name] = last_id
 
+    def on_bus_unsubscribe(self, rest: list[bytes]) -> None:
+        self.followed.pop(rest[0], None)
+        self.send(push(b"bus.unsubscribe", rest[0]))
+
     def on_psubscribe(self, rest: list[bytes]) -> None:
         self.patterns.append(rest[0])
         self.send(b">3\r\n" + bulk(b"psubscribe") + bulk(rest[0]) + b":1\r\n")
 
     def on_xlen(self, rest: list[bytes]) -> None:
+        if not rest:
+            self.send(b"-ERR wrong number of arguments for 'xlen' command\r\n")
+            return
         self.send(b":%d\r\n" % len(self.cluster.channel(rest[0]).log))
 
     def on_xadd(self, rest: list[bytes]) -> None:
@@ -266,3 +284,14 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def url_of(nodes: list[Node], options: str = "") -> str:
     return "redis://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes) + options
+
+
+Story = Callable[[list[Node]], Awaitable[None]]
+
+
+def tell(story: Story, nodes: int = 1) -> None:
+    async def told() -> None:
+        async with asyncio.timeout(20), fake_cluster(nodes) as cluster:
+            await story(cluster)
+
+    asyncio.run(told())

@@ -1,9 +1,12 @@
-"""The client over sockets: the contract, and the weather of a cluster, on a fake server that is told to fail."""
+"""The client over sockets: the contract, and the weather of a cluster, on a fake server that is told to fail.
+
+It is one file, for all of it tells stories on the same fake cluster.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,17 +15,7 @@ import riverbus
 from riverbus import Gap, HistoryLost, Message, MessageId, NotAccepted, OutcomeUnknown, Refused, Unreachable
 from tests.client import contract
 from tests.client.contract import take
-from tests.client.fake_server import Node, fake_cluster, until, url_of
-
-Story = Callable[[list[Node]], Awaitable[None]]
-
-
-def tell(story: Story, nodes: int = 1) -> None:
-    async def told() -> None:
-        async with asyncio.timeout(20), fake_cluster(nodes) as cluster:
-            await story(cluster)
-
-    asyncio.run(told())
+from tests.client.fake_server import Node, fake_cluster, tell, until, url_of
 
 
 @contract.each_check
@@ -42,14 +35,14 @@ def test_concurrent_publishes_leave_in_one_write() -> None:
     async def story(nodes: list[Node]) -> None:
         async with riverbus.connect(url_of(nodes)) as bus:
             await asyncio.gather(*(bus.publish("c", b"x") for _ in range(100)))
-        assert 100 in nodes[0].reads
+        assert [len(each) for each in nodes[0].commands if each[0] == b"BUS.PUBLISHRUN"] == [104]
 
     tell(story)
 
 
 def test_a_publish_that_was_not_accepted_is_tried_again() -> None:
     async def story(nodes: list[Node]) -> None:
-        nodes[0].weather[b"BUS.PUBLISH"] = ["CLUSTERDOWN no leader", "CLUSTERDOWN no leader", "BUSY slow down"]
+        nodes[0].weather[b"BUS.PUBLISHRUN"] = ["CLUSTERDOWN no leader", "CLUSTERDOWN no leader", "BUSY slow down"]
         async with riverbus.connect(url_of(nodes)) as bus:
             assert await bus.publish("c", "x") == MessageId(1000, 1)
 
@@ -58,18 +51,18 @@ def test_a_publish_that_was_not_accepted_is_tried_again() -> None:
 
 def test_a_node_without_a_majority_is_left_for_another() -> None:
     async def story(nodes: list[Node]) -> None:
-        nodes[0].weather[b"BUS.PUBLISH"] = ["CLUSTERDOWN no leader"] * 1000
+        nodes[0].weather[b"BUS.PUBLISHRUN"] = ["CLUSTERDOWN no leader"] * 1000
         async with riverbus.connect(url_of(nodes)) as bus:
             for _ in range(10):
                 await bus.publish("c", "x")
-        assert len(nodes[0].weather[b"BUS.PUBLISH"]) >= 999
+        assert len(nodes[0].weather[b"BUS.PUBLISHRUN"]) >= 999
 
     tell(story, nodes=2)
 
 
 def test_a_publish_that_no_node_takes_raises_not_accepted_at_the_deadline() -> None:
     async def story(nodes: list[Node]) -> None:
-        nodes[0].weather[b"BUS.PUBLISH"] = ["CLUSTERDOWN no leader"] * 1000
+        nodes[0].weather[b"BUS.PUBLISHRUN"] = ["CLUSTERDOWN no leader"] * 1000
         async with riverbus.connect(url_of(nodes), deadline=0.2) as bus:
             with pytest.raises(NotAccepted, match="no leader"):
                 await bus.publish("c", "x")
@@ -77,12 +70,12 @@ def test_a_publish_that_no_node_takes_raises_not_accepted_at_the_deadline() -> N
     tell(story)
 
 
-def test_an_unknown_outcome_is_raised_and_not_retried() -> None:
+def test_an_unknown_outcome_of_another_write_is_raised_and_not_retried() -> None:
     async def story(nodes: list[Node]) -> None:
         nodes[0].weather[b"BUS.PUBLISH"] = ["UNKNOWN the leader changed"]
         async with riverbus.connect(url_of(nodes)) as bus:
             with pytest.raises(OutcomeUnknown):
-                await bus.publish("c", "x")
+                await bus.execute("BUS.PUBLISH", "c", "x")
             assert await bus.length("c") == 0
 
     tell(story)
@@ -93,7 +86,7 @@ def test_a_connection_lost_in_flight_is_an_unknown_outcome() -> None:
         nodes[0].weather[b"BUS.PUBLISH"] = ["apply+drop"]
         async with riverbus.connect(url_of(nodes)) as bus:
             with pytest.raises(OutcomeUnknown):
-                await bus.publish("c", "x")
+                await bus.execute("BUS.PUBLISH", "c", "x")
             assert await bus.length("c") == 1  # it was carried out: a retry would have made two
 
     tell(story)
@@ -104,7 +97,76 @@ def test_a_node_that_never_answers_is_an_unknown_outcome_within_the_reply_timeou
         nodes[0].weather[b"BUS.PUBLISH"] = ["hang"]
         async with riverbus.connect(url_of(nodes, "?reply_timeout=0.2")) as bus:
             with pytest.raises(OutcomeUnknown):
+                await bus.execute("BUS.PUBLISH", "c", "x")
+
+    tell(story)
+
+
+WEATHER = ["apply+drop", "drop", "UNKNOWN it may be", "apply+UNKNOWN it is", "CLUSTERDOWN no leader", "apply+drop"]
+
+
+def test_a_publish_is_sent_again_whatever_happened_and_has_one_effect() -> None:
+    async def story(nodes: list[Node]) -> None:
+        for node in nodes:
+            node.weather[b"BUS.PUBLISHRUN"] = list(WEATHER)
+        async with riverbus.connect(url_of(nodes)) as bus:
+            ids = await asyncio.gather(*(bus.publish("c", f"{at}") for at in range(20)), bus.publish("d", "x"))
+            assert ids == [*(MessageId(1000, at + 1) for at in range(20)), MessageId(1000, 1)]
+            assert await bus.length("c") == 20
+
+    tell(story, nodes=2)
+
+
+def test_a_publish_that_is_never_answered_is_of_unknown_outcome_at_the_deadline() -> None:
+    async def story(nodes: list[Node]) -> None:
+        nodes[0].weather[b"BUS.PUBLISHRUN"] = ["apply+drop", *["CLUSTERDOWN no leader"] * 1000]
+        async with riverbus.connect(url_of(nodes), deadline=0.2) as bus:
+            with pytest.raises(OutcomeUnknown):
                 await bus.publish("c", "x")
+            nodes[0].weather[b"BUS.PUBLISHRUN"] = ["hang"]
+            publish = asyncio.ensure_future(bus.publish("c", "y"))
+            await until(lambda: b"y" in nodes[0].commands[-1])
+        with pytest.raises(OutcomeUnknown, match="the bus was closed"):
+            await publish
+
+    tell(story)
+
+
+def test_a_key_of_the_program_is_sent_with_the_message() -> None:
+    async def story(nodes: list[Node]) -> None:
+        nodes[0].weather[b"BUS.PUBLISH"] = ["drop"]
+        async with riverbus.connect(url_of(nodes)) as bus:
+            await bus.publish("c", "x", key="order-1")
+        assert nodes[0].commands[-1] == [b"BUS.PUBLISH", b"c", b"x", b"KEY", b"order-1"]
+
+    tell(story)
+
+
+def test_a_refused_run_is_sent_message_by_message() -> None:
+    async def story(nodes: list[Node]) -> None:
+        nodes[0].weather[b"BUS.PUBLISHRUN"] = ["ERR one is too large", "ERR this one"]
+        async with riverbus.connect(url_of(nodes)) as bus:
+            first, second = await asyncio.gather(bus.publish("c", "1"), bus.publish("c", "2"), return_exceptions=True)
+            assert str(first) == "ERR this one"
+            assert second == MessageId(1000, 1)
+        numbers = [each[3] for each in nodes[0].commands if each[0] == b"BUS.PUBLISHRUN"]
+        assert numbers == [b"0", b"0", b"1"]
+
+    tell(story)
+
+
+def test_a_channel_without_keys_is_published_to_plainly_and_once() -> None:
+    async def story(nodes: list[Node]) -> None:
+        nodes[0].weather[b"BUS.PUBLISHRUN"] = ["NOKEYS durability none"]
+        async with riverbus.connect(url_of(nodes)) as bus:
+            await bus.publish("c", "1")
+            await bus.publish("c", "2")  # which the fake gave an id, as if the rule had changed
+            nodes[0].weather[b"BUS.PUBLISHRUN"] = ["NOKEYS durability none"]
+            nodes[0].weather[b"BUS.PUBLISH"] = ["drop"]
+            with pytest.raises(OutcomeUnknown):
+                await bus.publish("none", "x")
+        names = [each[0] for each in nodes[0].commands if each[0].startswith(b"BUS.")]
+        assert names == [b"BUS.PUBLISHRUN", b"BUS.PUBLISH", b"BUS.PUBLISHRUN", b"BUS.PUBLISHRUN", b"BUS.PUBLISH"]
 
     tell(story)
 
@@ -135,7 +197,7 @@ def test_a_read_is_tried_again_whatever_happened() -> None:
 
 def test_other_errors_are_raised_at_once() -> None:
     async def story(nodes: list[Node]) -> None:
-        nodes[0].weather[b"BUS.PUBLISH"] = ["MISCONF no room", "OOM full", "NOPERM no"]
+        nodes[0].weather[b"BUS.PUBLISHRUN"] = ["MISCONF no room", "OOM full", "NOPERM no"]
         async with riverbus.connect(url_of(nodes)) as bus:
             with pytest.raises(riverbus.DiskFull):
                 await bus.publish("c", "x")

@@ -14,17 +14,23 @@ from typing import Any
 import hiredis
 
 from riverbus.commands import Command, Hello
-from riverbus.core.bus import Bus
+from riverbus.core.acl import User, hashed, read_user
+from riverbus.core.acl_state import AclState
+from riverbus.core.bus import Bus, RunResult, WriteResult
 from riverbus.core.entries import BatchBuilder, encode_entry
-from riverbus.core.ports import Done, Published
-from riverbus.core.rules import Rules
+from riverbus.core.ports import Done, Published, Written
+from riverbus.core.router import said
+from riverbus.core.rules import ChannelRule, Rules
 from riverbus.core.sessions import Sessions
-from riverbus.messages import BusError
+from riverbus.messages import BusError, NotAccepted
+from riverbus.wire.command_table import ROWS
 from riverbus.wire.encoders import Resp2Encoder, Resp3Encoder
+from riverbus.wire.parse_acl import categories_of
 
 RESP2 = Resp2Encoder()
 RESP3 = Resp3Encoder()
 START_MS = 1_000_000
+CATEGORIES = categories_of(ROWS)
 
 
 class FakeTimer:
@@ -43,6 +49,9 @@ class FakeOutput:
         self.written_bytes = 0
         self.is_closed = False
         self.is_aborted = False
+        self.arrived_bytes = 2**62  # no more of them arrive
+        self.confirmed_bytes = self.slack = 0  # what was said to have arrived
+        self.is_silent = False  # the world does not know
         self.on_write: Callable[[], None] | None = None
 
     def write(self, data: bytes) -> None:
@@ -59,15 +68,63 @@ class FakeOutput:
     def abort(self) -> None:
         self.is_aborted = True
 
+    def unacknowledged_bytes(self) -> int | None:
+        """`slack` bytes are always under way, and what is lost is so for good."""
+        if self.is_silent:
+            return None
+        self.confirmed_bytes = max(self.confirmed_bytes, min(self.arrived_bytes, self.written_bytes - self.slack))
+        return self.written_bytes - self.confirmed_bytes
+
+    def lose(self, count: int) -> None:
+        """The newest bytes never arrive, nor does what follows: `count` of them if they are not confirmed yet."""
+        count = min(count, len(self.data), self.written_bytes - self.confirmed_bytes)
+        del self.data[len(self.data) - count :]
+        self.arrived_bytes = self.written_bytes - count
+
+
+class FakeAccess:
+    """The users of `FakeNode.users`, who may do everything, and the categories of the real table."""
+
+    def __init__(self, node: FakeNode) -> None:
+        self._node = node
+        self.configured: dict[str, User] = {}  # users with rules, beside them
+
+    def users(self) -> Mapping[str, User]:
+        everything = ["on", "~*", "&*", "+@all"]
+        plain = {
+            name: read_user(name, [hashed(b">" + password), *everything]) for name, password in self._node.users.items()
+        }
+        return {**plain, **self.configured}
+
+    def categories(self) -> Mapping[str, frozenset[str]]:
+        return CATEGORIES
+
+    def check_password(self, user: str, password: bytes, hashes: Sequence[str], done: Callable[[bool], None]) -> None:
+        self._node.password_checks.append(lambda: done(hashed(b">" + password)[1:] in hashes))
+        if not self._node.is_slow_to_check:
+            self._node.release_passwords()
+
+    def random_bytes(self, count: int) -> bytes:
+        return bytes(count)
+
+    def config(self) -> Mapping[str, str]:
+        return self._node.settings
+
+
+Queued = tuple[bytes, int, list[bytes], Published] | tuple[Command, Written]
+
 
 class FakeNode:
     """The backend, its sessions, and the world around them in one. `peers` are asked PUBSUB's questions."""
 
     def __init__(self, rules: Rules | None = None, shards: int = 2) -> None:
         self.buses = [Bus(rules or Rules()) for _ in range(shards)]
-        self.queues: list[list[tuple[bytes, int, list[bytes], Published]]] = [[] for _ in range(shards)]
+        self.queues: list[list[Queued]] = [[] for _ in range(shards)]
         self.now = 100.0
         self.users: dict[str, bytes] = {}
+        self.accounts = FakeAccess(self)
+        self.password_checks: list[Callable[[], None]] = []
+        self.is_slow_to_check = False  # then they wait for `release_passwords`
         self.settings: dict[str, str] = {"riverbus-version": "test"}
         self.peers: list[FakeNode] = []
         self.refusal: BusError | None = None  # of all publishes and reads
@@ -86,6 +143,29 @@ class FakeNode:
         else:
             self.queues[self.shard_of(channel)].append((channel, kind, payloads, waiter))
 
+    @property
+    def has_special_rules(self) -> bool:
+        return any(bus.has_special_rules for bus in self.buses)
+
+    def rule_of(self, channel: bytes) -> ChannelRule:
+        return self.bus(channel).rule_of(channel)
+
+    def publish_fleeting(self, channel: bytes, kind: int, payloads: list[bytes]) -> None:
+        for node in (self, *self.peers):
+            node.sessions.fanout.deliver_now(channel, kind, payloads)
+
+    def write(self, key: bytes, noun: Command, waiter: Written) -> None:
+        self.write_shard(self.shard_of(key), noun, waiter)
+
+    def write_shard(self, shard: int, noun: Command, waiter: Written) -> None:
+        if self.refusal is not None:
+            waiter.failed(self.refusal)
+        else:
+            self.queues[shard].append((noun, waiter))
+
+    def fresh_shards(self, numbers: Sequence[int], done: Done) -> None:
+        self.fresh((), done)
+
     def fresh(self, channels: Sequence[bytes], done: Done) -> None:
         if self.refusal is not None:
             done(self.refusal)
@@ -94,6 +174,10 @@ class FakeNode:
 
     def bus(self, channel: bytes) -> Bus:
         return self.buses[self.shard_of(channel)]
+
+    @property
+    def shard_buses(self) -> Sequence[Bus]:
+        return self.buses
 
     def shard_of(self, channel: bytes) -> int:
         return sum(channel) % len(self.buses)
@@ -119,11 +203,11 @@ class FakeNode:
     def config(self) -> Mapping[str, str]:
         return self.settings
 
-    def authenticate(self, user: str, password: bytes) -> bool:
-        return self.users.get(user) == password
+    def access(self) -> FakeAccess:
+        return self.accounts
 
-    def has_users(self) -> bool:
-        return bool(self.users)
+    def replicated_users(self) -> AclState:
+        return self.buses[0].users
 
     # --- what a test lets happen ------------------------------------------------------------------------------------
 
@@ -133,28 +217,45 @@ class FakeNode:
             taken, self.queues[number] = self.queues[number][:most], self.queues[number][most:]
             self._apply(number, taken)
 
-    def _apply(self, shard: int, taken: list[tuple[bytes, int, list[bytes], Published]]) -> None:
+    def _apply(self, shard: int, taken: list[Queued]) -> None:
+        """As Route and Engine do it: replies first, then deliveries."""
         builder = BatchBuilder(1)
-        waiters = []
-        for channel, kind, payloads, waiter in taken:
-            if waiter.is_abandoned():
+        waiters: list[tuple[int, int, Any]] = []
+        for waiting in taken:
+            if waiting[-1].is_abandoned():
                 self.abandoned += 1
-                continue
-            run, offset = builder.add_run(channel, kind, payloads)
-            waiters.append((run, offset, waiter))
-        bus, fanout = self.buses[shard], self.sessions.fanout
+                waiting[-1].failed(NotAccepted("abandoned"))
+            elif len(waiting) == 2:
+                waiters.append((builder.add_write(waiting[0]), 0, waiting[1]))
+            else:
+                run, offset = builder.add_run(*waiting[:3])
+                waiters.append((run, offset, waiting[3]))
+        bus, sessions = self.buses[shard], self.sessions
         applied = bus.apply(bus.applied_index + 1, encode_entry(self.wall_ms(), [builder.finish(1)]))
-        runs = applied.results[0].runs
+        results = applied.results[0].results
         for at, offset, waiter in waiters:
-            result = runs[at]
-            if result.first is None:
+            result = results[at]
+            if isinstance(result, WriteResult):
+                waiter.written(said(result, self._receivers))
+            elif result.first is None:
                 assert result.error is not None
                 waiter.failed(result.error)
             else:
-                waiter.published(result.first.plus(offset), fanout.receivers(result.run.channel, result.run.kind))
-        for result in runs:
-            if result.first is not None:
-                fanout.on_run(result.run.channel, result.run, result.first)
+                waiter.published(result.first.plus(offset), self._receivers(result))
+        for result in results:
+            if isinstance(result, WriteResult):
+                sessions.events.on_write(result)
+            elif result.first is not None:
+                sessions.fanout.on_run(result.run.channel, result.run, result.first)
+        sessions.events.on_events(applied.events)
+
+    def _receivers(self, result: RunResult) -> int:
+        return self.sessions.fanout.receivers(result.run.channel, result.run.kind)
+
+    def release_passwords(self) -> None:
+        checks, self.password_checks = self.password_checks, []
+        for check in checks:
+            check()
 
     def release_reads(self) -> None:
         reads, self.waiting_reads = self.waiting_reads, []

@@ -18,6 +18,9 @@ class Links:
     def is_up(self, peer: int) -> bool:
         return peer in self.up
 
+    def backlog_bytes(self, peer: int) -> int:
+        return 0
+
 
 def asked_id(links: Links) -> int:
     message = links.sent[0][1]

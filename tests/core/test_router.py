@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from riverbus.commands import Command, Publish
 from riverbus.core.bus import Bus
-from riverbus.core.entries import encode_entry
-from riverbus.core.router import Route
+from riverbus.core.entries import DamagedEntry, encode_entry
+from riverbus.core.router import Route, fault_of
 from riverbus.core.rules import Rules
-from riverbus.messages import BusError, Kind, MessageId, NotAccepted, OutcomeUnknown
+from riverbus.keyspace_commands import SetString, Transaction
+from riverbus.messages import BusError, Kind, MessageId, NotAccepted, OutcomeUnknown, Status
 
 ORIGIN = 77
 LEADER = (1, 6)
@@ -21,11 +23,14 @@ NEXT_LEADER = (2, 7)
 
 class Waiter:
     def __init__(self) -> None:
-        self.outcomes: list[MessageId | BusError] = []
+        self.outcomes: list[object] = []  # ids, replies, errors
         self.abandoned = False
 
     def published(self, first: MessageId, receivers: int) -> None:
         self.outcomes.append(first)
+
+    def written(self, reply: object) -> None:
+        self.outcomes.append(reply)
 
     def failed(self, error: BusError) -> None:
         self.outcomes.append(error)
@@ -45,7 +50,7 @@ class Log:
         index = self.bus.applied_index + 1
         applied = self.bus.apply(index, encode_entry(1000 + index, list(batches)))
         for result in applied.results:
-            self.route.on_applied(result.seq, result.runs, lambda _: 0)
+            self.route.on_applied(result.seq, result.results, lambda _: 3)
         self.route.on_entry(index)
         self.route.invariants()
         return index
@@ -224,3 +229,64 @@ def test_what_was_returned_runs_out_of_time_as_not_accepted() -> None:
     route.on_rejected(seq, "CLUSTERDOWN", "leads no more")
     route.expire(1.0)
     assert [type(outcome) for outcome in waiter.outcomes] == [NotAccepted]
+
+
+def submit_write(route: Route, noun: Command, deadline: float = 1.0) -> Waiter:
+    waiter = Waiter()
+    route.submit_write(noun, waiter, deadline)
+    return waiter
+
+
+def test_writes_and_publishes_travel_together_in_their_order() -> None:
+    route = new_route()
+    waiters = [
+        submit_write(route, SetString(b"k", b"1")),
+        submit(route),
+        submit(route),
+        submit_write(route, SetString(b"k", b"2", get=True)),
+        submit(route),
+        submit_write(route, Transaction((), (Publish(b"c", Kind.PUBLISH, [b"x"]), SetString(b"k", b"3", get=True)))),
+    ]
+    _, batch = take(route)
+    Log(route).apply(batch)
+    outcomes = [outcome for waiter in waiters for outcome in waiter.outcomes]
+    assert outcomes == [Status("OK"), MessageId(1006, 0), MessageId(1006, 1), b"1", MessageId(1006, 2), [3, b"2"]]
+    assert route.pending_bytes == 0
+
+
+def test_a_write_is_told_of_what_publishes_are_told_of() -> None:
+    route = new_route()
+    abandoned, late = submit_write(route, SetString(b"k", b"1")), submit_write(route, SetString(b"k", b"2"), 2.0)
+    abandoned.abandoned = True
+    seq, _ = take(route)
+    assert isinstance(abandoned.outcomes[0], NotAccepted)
+    route.on_rejected(seq, NotAccepted.code, "leads no more")
+    route.invariants()
+    _, batch = take(route, NEXT_LEADER)
+    route.expire(3.0)
+    assert isinstance(late.outcomes[0], OutcomeUnknown)
+    Log(route).apply(batch)
+    assert len(late.outcomes) == 1
+    queued = submit_write(route, SetString(b"k", b"3"), 4.0)
+    route.expire(5.0)
+    assert isinstance(queued.outcomes[0], NotAccepted)
+    assert route.pending_bytes == 0
+
+
+def test_a_write_that_no_replica_could_read_is_refused_here() -> None:
+    route = new_route()
+    waiter = submit_write(route, SetString(b"k" * 2000, b"1"))
+    assert str(waiter.outcomes[0]).startswith("ERR the command cannot be replicated: ")
+    assert not route.is_waiting
+
+
+def test_a_batch_of_a_peer_is_read_before_it_is_proposed() -> None:
+    route = new_route()
+    submit_write(route, SetString(b"k", b"1"))
+    _, batch = take(route)
+    assert fault_of(batch) is None
+    with pytest.raises(DamagedEntry):
+        fault_of(batch[:-1])
+    at = batch.index(b"\x03")  # the opcode of a write, then its code
+    newer = batch[: at + 1] + b"\xff" + batch[at + 2 :]
+    assert "older version" in str(fault_of(newer))

@@ -21,10 +21,15 @@ from riverbus.commands import (
     XLen,
     XRange,
 )
+from riverbus.fields import encode_fields
 from riverbus.messages import ID_MAX, ID_MIN, ErrorReply, Kind, NotAccepted
 from tests.core.fakes import FakeClient, FakeNode, error_text
 
 UNKNOWN = Answered(ErrorReply("ERR unknown command 'x', with args beginning with: "))
+
+
+def xadd(channel: bytes) -> Publish:
+    return Publish(channel, Kind.XADD, [encode_fields([b"f", b"v"])], "id")
 
 
 def publish(channel: bytes, *payloads: bytes, style: str = "receivers") -> Publish:
@@ -117,26 +122,33 @@ def test_a_publish_that_fails_is_an_error_in_the_array(node: FakeNode, client: F
     assert replies[2] == b"PONG"
 
 
-def test_watch_aborts_if_a_channel_changed(node: FakeNode, client: FakeClient) -> None:
+def test_watch_aborts_if_a_key_changed(node: FakeNode, client: FakeClient) -> None:
     other = node.connect()
-    assert client.do(Watch((b"a", b"b")), Multi(), Ping(None), Exec()) == [b"OK", b"OK", b"QUEUED", [b"PONG"]]
-    client.do(Watch((b"a", b"b")))
-    other.do(publish(b"b", b"1"))
+    assert node.shard_of(b"a") == node.shard_of(b"c")
+    assert client.do(Watch((b"a", b"c")), Multi(), Ping(None), Exec()) == [b"OK", b"OK", b"QUEUED", [b"PONG"]]
+    client.do(Watch((b"a", b"c")))
+    other.do(xadd(b"c"))
     assert client.do(Multi(), publish(b"a", b"x"), Exec()) == [b"OK", b"QUEUED", None]
     assert client.do(Multi(), Ping(None), Exec())[-1] == [b"PONG"]
     client.do(Watch((b"a",)))
-    other.do(publish(b"a", b"1"))
+    other.do(xadd(b"a"))
     assert client.do(Unwatch(), Multi(), Ping(None), Exec())[-1] == [b"PONG"]
     client.do(Watch((b"a",)))
-    client.do(publish(b"a", b"own"))
+    client.do(xadd(b"a"))
     assert client.do(Multi(), Ping(None), Exec())[-1] is None
     assert other.do(XLen(b"a")) == 2
 
 
-def test_watch_looks_behind_a_barrier(node: FakeNode, client: FakeClient) -> None:
+def test_publishing_changes_no_key(node: FakeNode, client: FakeClient) -> None:
     client.do(Watch((b"a",)))
+    node.connect().do(publish(b"a", b"1"))
+    assert client.do(Multi(), Ping(None), Exec())[-1] == [b"PONG"]
+
+
+def test_watch_is_looked_at_in_the_order_of_the_log(node: FakeNode, client: FakeClient) -> None:
+    client.do(Watch((b"a",)))
+    node.connect().send(xadd(b"a"))
     client.send(Multi(), Ping(None), Exec())
-    node.connect().send(publish(b"a", b"1"))
     node.commit()
     node.settle()
     assert client.read()[-1] is None

@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import uvloop
@@ -24,8 +24,8 @@ from riverbus.client.connection import encode_command
 from riverbus.core.rules import ChannelRule, Rules
 from riverbus.runtime import clients as front
 from riverbus.runtime.clients import ClientServer, descriptor_budget
-from riverbus.runtime.config import Tls
-from riverbus.runtime.security import server_context
+from riverbus.runtime.config_users import Tls
+from riverbus.runtime.tls import Certificates
 from riverbus.runtime.turn import Turn
 from riverbus.runtime.units import Address
 from tests.core.fakes import RESP2, RESP3, FakeNode
@@ -38,11 +38,11 @@ Story = Callable[[], Awaitable[None]]
 class Front:
     """A `FakeNode` whose sessions are sockets. `turns` counts."""
 
-    def __init__(self, node: FakeNode, sessions_max: int) -> None:
+    def __init__(self, node: FakeNode, sessions_max: int, **more: Any) -> None:
         self.node = node
         self.turns = 0
         self.turn = Turn(asyncio.get_running_loop(), self._begin, self._end)
-        self.clients = ClientServer(node.sessions, self.turn, (RESP2, RESP3), sessions_max)
+        self.clients = ClientServer(node.sessions, self.turn, (RESP2, RESP3), sessions_max, **more)
         self.address = LOOPBACK
         self.opened: list[Client] = []
 
@@ -109,9 +109,9 @@ class Client:
 
 @asynccontextmanager
 async def serving(
-    node: FakeNode | None = None, sessions_max: int = 100, tls: ssl.SSLContext | None = None
+    node: FakeNode | None = None, sessions_max: int = 100, tls: Certificates | None = None, **more: Any
 ) -> AsyncIterator[Front]:
-    server = Front(node or FakeNode(), sessions_max)
+    server = Front(node or FakeNode(), sessions_max, **more)
     server.address = await server.clients.listen(LOOPBACK, tls)
     try:
         yield server
@@ -317,14 +317,14 @@ def test_tls_clients_are_served_and_one_without_the_asked_certificate_is_not(tmp
     known.load_cert_chain(cert, key)
 
     async def story() -> None:
-        async with serving(tls=server_context(Tls(cert=cert, key=key))) as server:
+        async with serving(tls=Certificates("tls", Tls(cert=cert, key=key))) as server:
             client, subscriber = await server.connect(trusting), await server.connect(trusting)
             await subscriber.subscribe(b"c")
             assert await client.ask(b"PUBLISH", b"c", b"x" * 100_000) == b":1"
             assert len([await subscriber.line() for _ in range(7)][-1]) == 100_000
             await client.close()
             await subscriber.close()
-        async with serving(tls=server_context(Tls(cert=cert, key=key, ca=cert))) as server:
+        async with serving(tls=Certificates("tls", Tls(cert=cert, key=key, ca=cert))) as server:
             assert await (await server.connect(known)).ask(b"PING") == b"+PONG"
             stranger = await server.connect(trusting)
             with contextlib.suppress(OSError):  # an alert, or a reset

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from riverbus import limits
+from riverbus.runtime.channel_rules import rules_of
 from riverbus.runtime.config import Config, ConfigError, load
 from riverbus.runtime.config_text import default_text
 from riverbus.runtime.security import Accounts, read_secret, server_context
@@ -67,6 +68,17 @@ def test_the_environment_reaches_keys_with_underscores_and_inner_sections() -> N
     assert config.limits.disk_reserve == limits.GIB
 
 
+def test_a_channel_rule_says_durability_window_and_payload(tmp_path: Path) -> None:
+    file = tmp_path / "riverbus.toml"
+    file.write_text('[[channel]]\nmatch = "a"\ndurability = "none"\nwindow = "10m"\npayload = "64KiB"\n')
+    [rule] = rules_of(load(file, environ={})).channels
+    assert (rule.durability, rule.window_ms, rule.payload) == ("none", 600_000, 65_536)
+    for value, why in (("memory", "memory is not offered"), ("often", "choose quorum or none")):
+        file.write_text(f'[[channel]]\nmatch = "a"\ndurability = "{value}"\n')
+        with pytest.raises(ConfigError, match=f"channel.0.durability: {why}"):
+            load(file, environ={})
+
+
 def test_channel_rules_keep_their_order_and_units(tmp_path: Path) -> None:
     file = tmp_path / "riverbus.toml"
     file.write_text(
@@ -104,8 +116,8 @@ def test_every_key_is_printed_with_what_it_is_for() -> None:
             '[[channel]]\nmatch = "a"\nhistori = {}',
             ["FILE channel.0.histori: unknown key; did you mean 'channel.0.history'?"],
         ),
-        ("[[user]]\nname = 'x'", ["FILE user.0.password: field required"]),
-        ("[[user]]\npassword = 'sha256:12'", ["FILE user.0.password: after sha256: come 64 hex digits"]),
+        ("[[user]]\nname = 'x'", ["FILE user.0: give a password, or the rule nopass if nobody is to be asked for one"]),
+        ("[[user]]\npassword = 'sha256:12'", ["FILE user.0: after sha256: come 64 hex digits"]),
         (
             "[history]\nage = 300",
             ["FILE history.age: 300 is not a duration: write a number and ms, s, m, h or d, such as 10m"],
@@ -171,15 +183,22 @@ def test_secrets_never_show_in_what_is_printed() -> None:
 def test_users_are_known_by_their_password_or_its_hash() -> None:
     digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # of "secret"
     users = [{"name": "a", "password": "open"}, {"name": "b", "password": f"sha256:{digest}"}]
-    accounts = Accounts(load(flags={"user": users}, environ={}))
-    assert accounts.has_users()
-    assert accounts.authenticate("a", b"open")
-    assert accounts.authenticate("b", b"secret")
-    assert not accounts.authenticate("a", b"secret")
-    assert not accounts.authenticate("b", digest.encode())
-    assert not accounts.authenticate("c", b"open")
+    accounts = Accounts(load(flags={"user": users}, environ={}), lambda: None)
+    assert list(accounts.users()) == ["a", "b"]
+
+    def is_right(user: str, password: bytes) -> bool:
+        answers: list[bool] = []
+        known = accounts.users().get(user)
+        accounts.check_password(user, password, known.hashes if known else (), answers.append)
+        return answers == [True]
+
+    assert is_right("a", b"open")
+    assert is_right("b", b"secret")
+    assert not is_right("a", b"secret")
+    assert not is_right("b", digest.encode())
+    assert not is_right("c", b"open")
     assert "secret" not in str(accounts.config())
-    assert not Accounts(load(environ={})).has_users()
+    assert not Accounts(load(environ={}), lambda: None).users()
 
 
 def test_a_secret_that_others_can_change_or_that_is_short_or_gone_is_refused(tmp_path: Path) -> None:

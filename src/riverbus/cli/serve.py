@@ -51,6 +51,11 @@ def serve(
         typer.Option(metavar="ID=HOST:PORT,...", help="Peer addresses of all nodes.", show_default="this node alone"),
     ] = None,
     secret_file: Annotated[Path | None, typer.Option(help="File with the secret that the nodes share.")] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate for Redis clients: they then use rediss://.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="... and its private key.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="Authorities that clients' certificates must come from.")] = None,
     shards: Annotated[
         int | None, typer.Option(help="Raft groups; fixed when the cluster is created.", show_default="8")
     ] = None,
@@ -68,6 +73,7 @@ def serve(
         "http": {"listen": http},
         "admin": {"listen": admin},
         "peer": {"listen": peer},
+        "tls": {"cert": tls_cert, "key": tls_key, "ca": tls_ca},
     }
     given = {
         section: {key: value for key, value in keys.items() if value is not None} for section, keys in flags.items()
@@ -93,6 +99,8 @@ def run(config: Config) -> None:
 
     def on_started(node: Node) -> None:
         memory.settle()
+        # A SIGHUP before this would end the process; from here on it has the certificates read again.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.certificates.look, True)
 
     async def until_signal() -> None:
         loop = asyncio.get_running_loop()

@@ -104,6 +104,8 @@ def _figures(totals: Totals, seed: int) -> dict[str, object]:
         "elections": totals.elections,
         "snapshots_installed": totals.snapshots_installed,
         "nodes_lost": totals.nodes_lost,
+        "handed_out": totals.handed_out,
+        "group_acked": totals.group_acked,
         "longest_wait_s": round(totals.longest_wait_s, 3),
         "wall_s": round(totals.wall_s, 2),
         "speed": round(totals.speed, 1),

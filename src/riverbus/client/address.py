@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
 PORT_DEFAULT = 6380
-OPTIONS = ("client_name", "deadline", "reply_timeout", "ssl_ca_certs", "ssl_cert_reqs")
+TLS_OPTIONS = ("ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile")  # as redis-py's
+OPTIONS = ("client_name", "deadline", "reply_timeout", *TLS_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ def parse_url(url: str, tls: ssl.SSLContext | None = None, client_name: str | No
     if not separator or scheme not in ("redis", "rediss"):
         raise ValueError("a Riverbus URL starts with redis:// or rediss://")
     rest, _, query = rest.partition("?")
+    options = _options(query)
     place, _, database = rest.partition("/")
     if database not in ("", "0"):
         raise ValueError(f"there is only database 0, not {database!r}")
     credentials, _, hosts = place.rpartition("@")
+    if scheme == "redis" and (unused := [name for name in TLS_OPTIONS if name in options]):
+        raise ValueError(f"{unused[0]} is for TLS: the URL then starts with rediss://")
     user, has_password, password = credentials.partition(":")
-    options = _options(query)
     return Address(
         hosts=tuple(_host(part) for part in hosts.split(",")),
         user=unquote(user) or None,
@@ -80,11 +83,26 @@ def _host(part: str) -> tuple[str, int]:
 
 
 def _tls_context(options: dict[str, str]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+    """The server's certificate is checked, and its name, unless the options say otherwise; ours is shown if asked."""
+    cert, key = options.get("ssl_certfile"), options.get("ssl_keyfile")
+    if key is not None and cert is None:
+        raise ValueError("ssl_keyfile needs ssl_certfile")
+    try:
+        context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+        if cert is not None:
+            context.load_cert_chain(cert, key)
+    except OSError as error:
+        files = ", ".join(path for path in (options.get("ssl_ca_certs"), cert, key) if path is not None)
+        raise ValueError(f"{files}: {error.strerror or error}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     wanted = options.get("ssl_cert_reqs", "required")
     if wanted not in ("required", "none"):
         raise ValueError(f"ssl_cert_reqs is 'required' or 'none', not {wanted!r}")
-    if wanted == "none":
+    names = options.get("ssl_check_hostname", "true").lower()
+    if names not in ("true", "false"):
+        raise ValueError(f"ssl_check_hostname is 'true' or 'false', not {names!r}")
+    if wanted == "none" or names == "false":
         context.check_hostname = False
+    if wanted == "none":
         context.verify_mode = ssl.CERT_NONE
     return context

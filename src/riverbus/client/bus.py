@@ -17,6 +17,7 @@ from riverbus.client.commander import Commander
 from riverbus.client.connection import encode_command
 from riverbus.client.dialer import Dialer, SocketDialer
 from riverbus.client.nouns import Gap, Message, Refused, id_from, id_from_bytes, name_from_bytes, name_to_bytes
+from riverbus.client.publisher import Publisher
 from riverbus.client.subscription import Subscription
 from riverbus.limits import CLIENT_PAGE_BYTES_TARGET
 from riverbus.messages import MessageId
@@ -33,6 +34,7 @@ class Bus:
     def __init__(self, dialer: Dialer, deadline: float) -> None:
         self._dialer = dialer
         self._commander = Commander(dialer, deadline)
+        self._publisher = Publisher(self._commander)
         self._subscriptions: list[Subscription[Any]] = []
 
     async def __aenter__(self) -> Bus:
@@ -53,19 +55,25 @@ class Bus:
         for subscription in self._subscriptions:
             await subscription.close()
         self._commander.close()
+        self._publisher.close()
         await self._dialer.close()
         await asyncio.sleep(0)  # aborted transports close their sockets in the next turn
 
-    async def publish(self, channel: str | bytes, payload: str | bytes) -> MessageId:
+    async def publish(self, channel: str | bytes, payload: str | bytes, key: str | bytes | None = None) -> MessageId:
         """The message's id, once it is on the disks of a majority. Concurrent calls travel together.
 
-        Tried again while that is safe. Raises NotAccepted (or OutOfMemory, DiskFull): it is not in the channel and
-        never will be. Raises OutcomeUnknown: it may be. One program's concurrent publishes keep the order of the
-        calls, except for one that had to be tried again; await each to be sure.
+        Tried again until the deadline, over lost connections and failovers, with one effect: each is numbered
+        (publisher.py), or known by the `key` that the program gives, which then holds for its next lives too. Raises
+        NotAccepted (or OutOfMemory, DiskFull): it is not in the channel and never will be. Raises OutcomeUnknown at
+        the deadline: it may be. One program's concurrent publishes to a channel keep the order of the calls, except
+        for those that had to be tried again; await each to be sure. In a channel of durability `none` there is one
+        try, and the id is 0-0.
         """
         body = payload.encode() if isinstance(payload, str) else payload
-        reply = await self._commander.write(encode_command(b"BUS.PUBLISH", name_to_bytes(channel), body))
-        return id_from_bytes(reply)
+        name = name_to_bytes(channel)
+        if key is None:
+            return await self._publisher.publish(name, body)
+        return await self._publisher.publish_key(name, body, key.encode() if isinstance(key, str) else key)
 
     @overload
     def subscribe(
@@ -106,6 +114,16 @@ class Bus:
         self._subscriptions = [each for each in self._subscriptions if not each.is_closed]
         self._subscriptions.append(subscription)
         return subscription
+
+    async def execute(self, *command: str | bytes | int, is_read: bool = False) -> Any:
+        """Any other command that is answered at once: its reply in RESP3's types (bytes, int, list, dict, None ...).
+
+        Not for commands that block, subscribe, or change the connection, which all calls share. One that `is_read` is
+        tried again whatever happens, another only while that is safe. Raises as `publish`; Refused for its errors.
+        """
+        parts = [b"%d" % part if isinstance(part, int) else name_to_bytes(part) for part in command]
+        run = self._commander.read if is_read else self._commander.write
+        return await run(encode_command(*parts))
 
     async def length(self, channel: str | bytes) -> int:
         """How many messages the channel retains."""

@@ -1,7 +1,8 @@
 """Carries commands to some node that takes them: one pipelined connection, moved when its node fails.
 
-What is retried, until the deadline: a read whatever happened; a write only if it surely had no effect (its bytes never
-left, or the reply was -CLUSTERDOWN or -BUSY). A write whose connection died in flight raises OutcomeUnknown.
+What is retried, until the deadline: a read, and a write that the bus knows again (`write_once`), whatever happened; any
+other write only if it surely had no effect (its bytes never left, or the reply was -CLUSTERDOWN or -BUSY). Such a write
+whose connection died in flight raises OutcomeUnknown.
 """
 
 from __future__ import annotations
@@ -9,13 +10,25 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from enum import Enum
 from typing import Any
 
 from riverbus.client.connection import Connection
 from riverbus.client.dialer import Dialer
 from riverbus.client.nouns import ConnectionLost, Unreachable
-from riverbus.limits import CLIENT_BACKOFF_MAX_S, CLIENT_BACKOFF_MIN_S, CLIENT_INFLIGHT_BYTES_MAX
+from riverbus.limits import CLIENT_BACKOFF_MAX_S, CLIENT_BACKOFF_MIN_S, CLIENT_INFLIGHT_BYTES_MAX, PUBLISH_KEYS_MS
 from riverbus.messages import BusError, NotAccepted, OutcomeUnknown, Overloaded
+
+ONCE_S_MAX = PUBLISH_KEYS_MS / 2 / 1000  # far within what the bus remembers
+
+
+Sent = tuple[Connection, asyncio.Future[Any]]
+
+
+class Retry(Enum):
+    IF_SAFE = 0  # while it surely had no effect
+    READ = 1  # whatever happened
+    ONCE = 2  # whatever happened: the bus knows it again. At the deadline the outcome may be unknown
 
 
 class Backoff:
@@ -30,6 +43,16 @@ class Backoff:
 
     def reset(self) -> None:
         self._next_s = CLIENT_BACKOFF_MIN_S
+
+
+def _may_be_done(error: Exception) -> bool:
+    return isinstance(error, OutcomeUnknown) or (isinstance(error, ConnectionLost) and error.is_sent)
+
+
+def _unknown(error: Exception) -> OutcomeUnknown:
+    if isinstance(error, OutcomeUnknown):
+        return error
+    return OutcomeUnknown(f"the connection was lost before the reply: {error}")
 
 
 class Room:
@@ -72,7 +95,7 @@ class Commander:
         self._deadline = deadline  # seconds
         self._connection: Connection | None = None
         self._dialing = asyncio.Lock()
-        self._room = Room(CLIENT_INFLIGHT_BYTES_MAX)
+        self.room = Room(CLIENT_INFLIGHT_BYTES_MAX)
         self._retired: list[Connection] = []  # left, but with calls that may still be answered
         self._last_failure = "no try has ended"
         self._is_closed = False
@@ -82,10 +105,30 @@ class Commander:
         await self._connected(asyncio.get_running_loop().time() + self._deadline)
 
     async def read(self, command: bytes) -> Any:
-        return await self._run(command, is_read=True)
+        return await self._run(command, Retry.READ)
 
     async def write(self, command: bytes) -> Any:
-        return await self._run(command, is_read=False)
+        return await self._run(command, Retry.IF_SAFE)
+
+    async def write_once(self, command: bytes, sent: Sent | None = None) -> Any:
+        """A write with one effect however often it is sent, sent until it is answered; no longer than `ONCE_S_MAX`.
+
+        `sent`: its first try, if there was one. Takes no room: its caller does.
+        """
+        may_be_done = False
+        if sent is not None:
+            connection, answer = sent
+            try:
+                return await answer
+            except (NotAccepted, Overloaded, OutcomeUnknown, ConnectionLost) as error:
+                may_be_done = _may_be_done(error)
+                self._leave(connection, error)
+        return await self._run_again(command, Retry.ONCE, may_be_done)
+
+    @property
+    def usable(self) -> Connection | None:
+        connection = self._connection
+        return connection if connection is not None and connection.is_usable else None
 
     def close(self) -> None:
         self._is_closed = True
@@ -93,40 +136,54 @@ class Commander:
             if connection is not None:
                 connection.close("the bus was closed")
 
-    async def _run(self, command: bytes, is_read: bool) -> Any:
+    async def _run(self, command: bytes, retry: Retry) -> Any:
         size = len(command) + 64
-        await self._room.take(size)
+        await self.room.take(size)
         try:
             connection = self._connection
             if connection is not None and connection.is_usable:  # the way of nearly every command
                 try:
                     return await connection.call(command)
                 except (NotAccepted, Overloaded, ConnectionLost) as error:
-                    self._raise_unless_safe(error, is_read)
+                    self._raise_unless_safe(error, retry)
                     self._leave(connection, error)
-            return await self._run_again(command, is_read)
+            return await self._run_again(command, retry)
         finally:
-            self._room.give_back(size)
+            self.room.give_back(size)
 
-    async def _run_again(self, command: bytes, is_read: bool) -> Any:
-        give_up_at = asyncio.get_running_loop().time() + self._deadline
+    async def _run_again(self, command: bytes, retry: Retry, may_be_done: bool = False) -> Any:
+        """`may_be_done`: an earlier try may have had its effect."""
+        patience_s = min(self._deadline, ONCE_S_MAX) if retry is Retry.ONCE else self._deadline
+        give_up_at = asyncio.get_running_loop().time() + patience_s
         backoff = Backoff()
         while True:
-            connection = await self._connected(give_up_at)
+            try:
+                connection = await self._connected(give_up_at)
+            except Unreachable as error:
+                if may_be_done:
+                    raise _unknown(error) from None
+                raise
             try:
                 return await connection.call(command)
-            except (NotAccepted, Overloaded, ConnectionLost) as error:
-                self._raise_unless_safe(error, is_read)
+            except (NotAccepted, Overloaded, OutcomeUnknown, ConnectionLost) as error:
+                self._raise_unless_safe(error, retry)
+                may_be_done = may_be_done or (retry is Retry.ONCE and _may_be_done(error))
                 self._leave(connection, error)
                 if asyncio.get_running_loop().time() >= give_up_at:
+                    if may_be_done:
+                        raise _unknown(error) from None
                     if isinstance(error, BusError):
                         raise
                     raise Unreachable(str(error)) from None
             await backoff.wait()
 
-    def _raise_unless_safe(self, error: Exception, is_read: bool) -> None:
-        if isinstance(error, ConnectionLost) and error.is_sent and not is_read:
-            raise OutcomeUnknown(f"the connection was lost before the reply: {error}") from None
+    def _raise_unless_safe(self, error: Exception, retry: Retry) -> None:
+        if retry is Retry.ONCE:
+            return
+        if isinstance(error, OutcomeUnknown):
+            raise error
+        if isinstance(error, ConnectionLost) and error.is_sent and retry is Retry.IF_SAFE:
+            raise _unknown(error) from None
 
     def _leave(self, connection: Connection, error: Exception) -> None:
         """Another node may be better placed; what is in flight on this one is still awaited."""

@@ -31,6 +31,11 @@ class _ErrorText(Exception):
     """What hiredis makes of an error reply."""
 
 
+def reply_error(error: Exception) -> Exception:
+    """An error that came inside an array."""
+    return error_from_reply(str(error)) if isinstance(error, _ErrorText) else error
+
+
 def encode_command(*parts: bytes) -> bytes:
     return b"*%d\r\n%b" % (len(parts), b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]))
 

@@ -24,8 +24,8 @@ from riverbus.messages import (
 class Message(NamedTuple):
     """One message of a channel.
 
-    `id` is None only for a pattern subscription, whose messages carry none. `fields` is None for a published message,
-    and the entry's fields for one that XADD appended (its `payload` is then empty).
+    `id` is None for a pattern subscription, whose messages carry none, and in a channel of durability none. `fields` is
+    None for a published message, and the entry's fields for one that XADD appended (its `payload` is then empty).
     """
 
     channel: str
@@ -38,7 +38,8 @@ class Message(NamedTuple):
 class Gap(NamedTuple):
     """Messages that this subscription will never get: some of those in (after, until] of `channel` are gone.
 
-    A pattern subscription has no positions: its gap names the `pattern`, and says only that its connection was lost.
+    A pattern subscription has no positions: its gap names the `pattern`, and says only that its connection was lost. So
+    does that of a channel of durability none, by `channel` alone.
     """
 
     channel: str | None

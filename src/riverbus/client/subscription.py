@@ -5,7 +5,8 @@ to another node, where `BUS.SUBSCRIBE channel SINCE position` goes on; what arri
 already and is dropped. The server says where history was trimmed: that becomes a `Gap`, never silence. Without `since`
 the position is the channel's last id at the moment of the first subscription, which the confirmation carries.
 
-Patterns have no positions (plain PSUBSCRIBE): each reconnection yields a Gap.
+Patterns have no positions (plain PSUBSCRIBE), nor have channels of durability `none`: each reconnection yields a Gap.
+Channels come and go while it runs (`add`, `remove`), over the same connection.
 
 Memory is bounded: above `CLIENT_BUFFER_HIGH_BYTES` of messages that the program has not taken, the socket is not read,
 and the server keeps a cursor for us into its shared history.
@@ -22,9 +23,20 @@ from typing import Any, Generic, TypeVar, cast
 from riverbus.client.commander import Backoff
 from riverbus.client.connection import Connection, encode_command, push_text
 from riverbus.client.dialer import Dialer
-from riverbus.client.nouns import ConnectionLost, Gap, HistoryLost, Message, id_from_bytes, name_from_bytes
+from riverbus.client.nouns import (
+    ConnectionLost,
+    Gap,
+    HistoryLost,
+    Message,
+    Refused,
+    Unreachable,
+    id_from,
+    id_from_bytes,
+    name_from_bytes,
+    name_to_bytes,
+)
 from riverbus.limits import CLIENT_BUFFER_HIGH_BYTES, CLIENT_BUFFER_LOW_BYTES
-from riverbus.messages import MessageId, NotAccepted, OutcomeUnknown, Overloaded
+from riverbus.messages import ID_MIN, MessageId, NotAccepted, OutcomeUnknown, Overloaded
 
 HEARTBEAT_S = 1.0  # how often the node must show that it is in contact with a majority
 ITEM_OVERHEAD_BYTES = 256  # a buffered message's tuple, id and name, beside its payload
@@ -50,6 +62,9 @@ class Subscription(Generic[Item]):
         self._runner: asyncio.Task[None] | None = None
         self._arrival = asyncio.Event()  # something to take, or the end
         self._established = asyncio.Event()
+        self._adding: dict[bytes, asyncio.Future[None]] = {}  # until the node confirms
+        self._fleeting: dict[bytes, None] = {}  # channels without positions, as their last confirmation said
+        self._leaving: dict[bytes, asyncio.Future[Any]] = {}  # likewise
         self._failure: BaseException | None = None
         self._is_closed = False
         self.reconnects = 0
@@ -105,6 +120,52 @@ class Subscription(Generic[Item]):
             raise HistoryLost(item)
         return cast(Item, item)
 
+    async def add(self, channel: str | bytes, since: MessageId | str | bytes | None = None) -> None:
+        """Follow one more channel, from just after `since`, or live. Returns once it holds.
+
+        Raises ValueError when it is followed already, BusError when the nodes refuse it for good.
+        """
+        name = name_to_bytes(channel)
+        position = None if since is None else id_from(since)
+        while name in self._leaving:  # what still comes of its former life must not count for the new one
+            await asyncio.wait([self._leaving[name]])
+        if name in self._positions:
+            raise ValueError(f"{channel!r} is followed already")
+        if self._failure is not None:
+            raise self._failure
+        if self._is_closed:
+            raise Unreachable("the subscription is closed")
+        self._positions[name] = position
+        self._names[name] = name_from_bytes(name)
+        added = self._adding[name] = asyncio.get_running_loop().create_future()
+        self._start()
+        if self._connection is not None:
+            self._follow(self._connection, name)
+        try:
+            await added
+        except BaseException:
+            self._positions.pop(name, None)
+            raise
+        finally:
+            self._adding.pop(name, None)
+
+    async def remove(self, channel: str | bytes) -> None:
+        """Follow it no longer. What of it is buffered can still be taken. Raises ValueError when it is not followed."""
+        name = name_to_bytes(channel)
+        if name not in self._positions:
+            raise ValueError(f"{channel!r} is not followed")
+        del self._positions[name]
+        self._fleeting.pop(name, None)
+        if self._connection is not None and self._connection.is_usable:
+            left = self._leaving[name] = self._connection.call(encode_command(b"BUS.UNSUBSCRIBE", name))
+            left.add_done_callback(lambda call: self._on_left(name, call))
+            await asyncio.wait([left])
+
+    def _on_left(self, name: bytes, call: asyncio.Future[Any]) -> None:
+        del self._leaving[name]
+        if not call.cancelled():
+            call.exception()  # a connection that ended follows nothing
+
     async def close(self) -> None:
         """Idempotent. What is buffered can still be taken; then iteration ends."""
         self._is_closed = True
@@ -112,6 +173,7 @@ class Subscription(Generic[Item]):
         if runner is not None:
             runner.cancel()
             await asyncio.wait([runner])
+        self._fail_adding(Unreachable("the subscription was closed"))
         self._wake()
 
     # --- the node's side ----------------------------------------------------------------------------------------------
@@ -139,17 +201,20 @@ class Subscription(Generic[Item]):
             raise
         except BaseException as error:  # noqa: BLE001 - handed to the program at its next step
             self._failure = error
+            self._fail_adding(error)
             self._wake()
 
     async def _establish(self, connection: Connection) -> None:
         self._connection = connection
-        answers = [(channel, connection.call(self._subscribe_command(channel))) for channel in self._positions]
+        answers = [(channel, self._follow(connection, channel)) for channel in self._positions]
         matched = [connection.call(encode_command(b"PSUBSCRIBE", pattern)) for pattern in self._patterns]
         try:
             for channel, answer in answers:
-                last_id = id_from_bytes(push_text(await answer, 2))
-                if self._positions[channel] is None:
-                    self._positions[channel] = last_id
+                try:
+                    await answer
+                except Refused:
+                    if channel in self._positions:  # else whoever added it has been told
+                        raise
             for confirmation in matched:
                 await confirmation
         except BaseException:
@@ -162,6 +227,45 @@ class Subscription(Generic[Item]):
                 self._take_in(Gap(None, None, None, name_from_bytes(pattern)))
         self._established.set()
 
+    def _follow(self, connection: Connection, channel: bytes) -> asyncio.Future[Any]:
+        answer = connection.call(self._subscribe_command(channel))
+        answer.add_done_callback(lambda answer: self._on_followed(connection, channel, answer))
+        return answer
+
+    def _on_followed(self, connection: Connection, channel: bytes, answer: asyncio.Future[Any]) -> None:
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        added = self._adding.get(channel)
+        if error is None:
+            try:
+                last_id = None if answer.result()[2:] == [None] else id_from_bytes(push_text(answer.result(), 2))
+            except ValueError as broken:
+                connection.close(f"the node broke the protocol: {broken}")
+                return
+            if last_id is None:
+                self._on_no_positions(channel)
+            elif self._positions.get(channel, last_id) is None:
+                self._positions[channel] = last_id
+            if added is not None and not added.done():
+                added.set_result(None)
+        elif added is not None and not added.done() and isinstance(error, Refused):
+            self._positions.pop(channel, None)
+            added.set_exception(error)
+        else:
+            connection.close(f"a channel was not followed: {error}")  # the next node follows all of them
+
+    def _on_no_positions(self, channel: bytes) -> None:
+        """Of durability none: live only. What came while nobody followed is gone."""
+        if channel in self._fleeting:
+            self._take_in(Gap(self._names[channel], None, None))
+        self._fleeting[channel] = None
+
+    def _fail_adding(self, error: BaseException) -> None:
+        for added in self._adding.values():
+            if not added.done():
+                added.set_exception(error)
+
     def _subscribe_command(self, channel: bytes) -> bytes:
         position = self._positions[channel]
         if position is None:
@@ -170,13 +274,12 @@ class Subscription(Generic[Item]):
 
     async def _keep(self, connection: Connection) -> None:
         """Until the connection ends. Each heartbeat asks for a fresh read, which a cut-off node refuses."""
-        channels = list(self._positions)
         beat = 0
         while not connection.closed.done():
             await asyncio.wait([connection.closed], timeout=HEARTBEAT_S)
             if connection.closed.done() or connection.is_paused:
                 continue
-            if channels:
+            if channels := list(self._positions):
                 channel = channels[beat % len(channels)]
                 beat += 1
                 await connection.call(encode_command(b"XLEN", channel))
@@ -199,6 +302,11 @@ class Subscription(Generic[Item]):
 
     def _on_message(self, items: list[Any]) -> None:
         channel, id_, payload = push_text(items, 1), id_from_bytes(push_text(items, 2)), push_text(items, 3)
+        if channel not in self._positions:
+            return  # it was removed, and the node has not heard of it yet
+        if id_ == ID_MIN:  # of durability none: there are no ids
+            self._take_in(Message(self._names[channel], None, payload))
+            return
         position = self._positions[channel]
         if position is not None and id_ <= position:
             self.duplicates_dropped += 1
@@ -209,6 +317,8 @@ class Subscription(Generic[Item]):
     def _on_gap_push(self, items: list[Any]) -> None:
         channel = push_text(items, 1)
         after, until = (id_from_bytes(push_text(items, at)) for at in (2, 3))
+        if channel not in self._positions:
+            return
         position = self._positions[channel]
         if position is not None:
             after = max(after, position)

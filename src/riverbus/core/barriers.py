@@ -78,6 +78,8 @@ class Barriers:
 
     def on_tick(self, now: float) -> None:
         """Give up what is out of time; ask again for what was not answered."""
+        if not self._asked and not self._known:
+            return
         late = [b for b in (*self._asked.values(), *self._known) if b.deadline <= now]
         self._known = [barrier for barrier in self._known if barrier.deadline > now]
         again = [b for b in self._asked.values() if b.deadline > now and now - b.asked_at >= _RETRY_S]

@@ -1,4 +1,6 @@
-"""Questions between nodes about their subscriptions, for PUBSUB: their form on the wire (msgpack), and a node's answer.
+"""Questions between nodes about their subscriptions and replicas, for PUBSUB and WAIT.
+
+Their form on the wire (msgpack), and a node's answer.
 
 A question that can't be read (from a newer node) is answered by nothing, b""; an answer that can't be read is left out,
 as is that of a node out of reach. Answers have a size limit: a list that would pass it says that it is not complete.
@@ -15,7 +17,7 @@ from riverbus.core.glob import Glob
 from riverbus.limits import ANSWER_BYTES_MAX
 
 if TYPE_CHECKING:
-    from riverbus.core.fanout import Fanout
+    from riverbus.core.sessions import Sessions
 
 
 class Channels(msgspec.Struct, tag=True, frozen=True):
@@ -36,6 +38,12 @@ class Numsub(msgspec.Struct, tag=True, frozen=True):
     shard: bool
 
 
+class Holds(msgspec.Struct, tag=True, frozen=True):
+    """For WAIT: 1 if this node's replicas have applied the shards' logs so far, else 0. By shard number."""
+
+    applied: list[int]
+
+
 class Names(msgspec.Struct, frozen=True):
     names: list[bytes]
     is_complete: bool = True
@@ -45,28 +53,32 @@ class Counts(msgspec.Struct, frozen=True):
     counts: list[int]
 
 
-Question: TypeAlias = Channels | Patterns | Numsub
+Question: TypeAlias = Channels | Patterns | Numsub | Holds
 AnswerT = TypeVar("AnswerT", Names, Counts)
 
 _encoder = msgspec.msgpack.Encoder()
-_questions: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Channels | Patterns | Numsub)
+_questions: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Channels | Patterns | Numsub | Holds)
 
 
 def encode(question: Question) -> bytes:
     return _encoder.encode(question)
 
 
-def answer_bytes(fanout: Fanout, question: bytes) -> bytes:
+def answer_bytes(sessions: Sessions, question: bytes) -> bytes:
     """A peer's question, answered."""
     try:
         asked = _questions.decode(question)
     except msgspec.DecodeError:
         return b""
-    return _encoder.encode(answer(fanout, asked))
+    return _encoder.encode(answer(sessions, asked))
 
 
-def answer(fanout: Fanout, question: Question) -> Names | Counts:
+def answer(sessions: Sessions, question: Question) -> Names | Counts:
+    fanout = sessions.fanout
     match question:
+        case Holds(applied):
+            here = [bus.applied_index for bus in sessions.backend.shard_buses]
+            return Counts([int(len(applied) == len(here) and all(a <= b for a, b in zip(applied, here, strict=True)))])
         case Channels(pattern, shard):
             names = fanout.names(shard)
             if pattern is not None:

@@ -27,17 +27,17 @@ from riverbus.commands import (
     Time,
 )
 from riverbus.core import introspection
+from riverbus.core.acl_commands import log_in
 from riverbus.core.outbox import NOTHING
 from riverbus.core.pubsub_commands import unsubscribe_all
-from riverbus.core.refusals import AUTH_WITHOUT_USERS, HELLO_NO_AUTH, NO_SUCH_CLIENT, WRONG_PASS
-from riverbus.messages import ErrorReply, Reply, Status, Verbatim
+from riverbus.core.refusals import AUTH_WITHOUT_USERS, HELLO_NO_AUTH, NO_SUCH_CLIENT
+from riverbus.messages import Reply, Status, Verbatim
 
 if TYPE_CHECKING:
     from riverbus.core.session import Session
 
 _OK = Status("OK")
 _PONG = Status("PONG")
-_DEFAULT_USER = "default"
 
 
 def answered(_: Session, command: Answered) -> Reply:
@@ -51,12 +51,16 @@ def malformed(session: Session, command: Malformed) -> Reply:
 
 def hello(session: Session, command: Hello) -> Reply:
     """https://redis.io/commands/hello: log in, then the name, then the protocol, or none of them."""
-    if command.password is not None and (refusal := _log_in(session, command.user, command.password)) is not None:
-        return refusal
+    if command.password is not None:
+        return log_in(session, command.user, command.password, b"HELLO", lambda: _greet(session, command))
+    return _greet(session, command)
+
+
+def _greet(session: Session, command: Hello) -> Reply:
     if not session.is_authenticated:
         return HELLO_NO_AUTH
-    if command.name is not None:
-        session.name = command.name
+    if command.name is not None and (refusal := session.registry.durable.rename(session, command.name)) is not None:
+        return refusal
     if command.version is not None:
         session.use_protocol(command.version)
     return {
@@ -71,24 +75,9 @@ def hello(session: Session, command: Hello) -> Reply:
 
 
 def auth(session: Session, command: Auth) -> Reply:
-    if command.user is None and not session.backend.has_users():
+    if command.user is None and session.registry.users.is_passwordless():
         return AUTH_WITHOUT_USERS
-    return _log_in(session, command.user, command.password) or _OK
-
-
-def _log_in(session: Session, user: bytes | None, password: bytes) -> ErrorReply | None:
-    """Without configured users there is one, `default`, whom any password lets in, as in Redis."""
-    name = _DEFAULT_USER if user is None else user.decode("utf-8", "replace")
-    if session.backend.has_users():
-        is_known = session.backend.authenticate(name, password)
-    else:
-        is_known = name == _DEFAULT_USER
-    if not is_known:
-        return WRONG_PASS
-    session.user = name
-    session.is_authenticated = True
-    session.pipeline.update_plain()
-    return None
+    return log_in(session, command.user, command.password, b"AUTH", lambda: _OK)
 
 
 def ping(session: Session, command: Ping) -> Reply:
@@ -104,6 +93,8 @@ def quit_(session: Session, _: Quit) -> Reply:
 
 def reset(session: Session, _: Reset) -> Reply:
     unsubscribe_all(session)
+    if session.durable is not None:
+        session.durable.give_back()
     session.forget_client()
     return Status("RESET")
 
@@ -118,15 +109,14 @@ def info(session: Session, command: Info) -> Reply:
 
 
 def config_get(session: Session, command: ConfigGet) -> Reply:
-    return introspection.config_matching(session.backend.config(), command.patterns)
+    return introspection.config_matching(introspection.settings_of(session.registry), command.patterns)
 
 
 # --- CLIENT -----------------------------------------------------------------------------------------------------------
 
 
 def set_name(session: Session, command: ClientSetName) -> Reply:
-    session.name = command.name
-    return _OK
+    return session.registry.durable.rename(session, command.name) or _OK
 
 
 def get_name(session: Session, _: ClientGetName) -> Reply:

@@ -5,6 +5,8 @@ the same: give it inputs (`on_tick`, `on_messages`, `on_log`, and commands throu
 and call `end_turn` when a turn's inputs are in. `touch` is called by the engine when it wants a turn that no input
 would bring. At the end of a turn, in this order: publishes go to their leaders, the shards led here propose what
 gathered, every replica advances, the log is flushed once, and what was applied is delivered.
+
+It is one file because it is one seam: what the world gives, what replicas tell (Host), what sessions ask (Backend).
 """
 
 from __future__ import annotations
@@ -13,12 +15,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 from riverbus import limits
 from riverbus._native import BadMessage, Log, Raft
-from riverbus.core.bus import Applied, Bus, RunResult
+from riverbus.commands import Command
+from riverbus.core.acl_state import AclState
+from riverbus.core.bus import Applied, Bus, RunResult, WriteResult
+from riverbus.core.entries import DamagedEntry
 from riverbus.core.fanout import Fanout
-from riverbus.core.ports import Access, Done, Links, Published, Snapshots
+from riverbus.core.fleeting import Fleeting
+from riverbus.core.ports import Access, Done, Links, Published, Snapshots, Written
 from riverbus.core.questions import Questions
 from riverbus.core.replica import Replica
 from riverbus.core.rounds import Rounds
+from riverbus.core.router import fault_of
+from riverbus.core.rule_book import RuleBook
+from riverbus.core.rules import ChannelRule
 from riverbus.core.sessions import Sessions
 from riverbus.core.shard import Settings, Shard, open_shard
 from riverbus.core.slots import ShardMap
@@ -35,6 +44,7 @@ from riverbus.peer_messages import (
     Proposed,
     RaftMessage,
     Rejected,
+    Relay,
     SnapshotStatus,
 )
 
@@ -82,6 +92,10 @@ class Engine:
             open_shard(number, settings, log, links, snapshots, self, self._next_seq)
             for number in range(settings.shards)
         ]
+        self.fleeting = Fleeting(links, self.peers, self.sessions)
+        self.rules = RuleBook()
+        for shard in self.shards:
+            self.rules.look(shard.number, shard.replica.bus)
         self.upkeep = Upkeep(self)
         self._dirty: set[int] = set()  # shards that the end of this turn has something to do for
         self._pending_bytes_max = limits.NODE_INFLIGHT_BYTES_MAX // settings.shards  # of each shard
@@ -106,7 +120,7 @@ class Engine:
             shard.barriers.on_tick(self.now)
             shard.keeper.on_tick(self.now, self.flushed_batch, self.completed_batch)
             if shard.has_slices or shard.replica.has_submitted:
-                self._mark(shard.number)
+                self.mark(shard.number)
         self.upkeep.on_tick()
         self._touch()
 
@@ -139,7 +153,7 @@ class Engine:
                     touched.add(message.shard)
                 else:
                     self._on_message(peer, message)
-            except BadMessage as error:
+            except (BadMessage, DamagedEntry) as error:
                 self.bad_messages += 1
                 self.last_bad_message = f"node {peer}: {error}"
         for number in sorted(touched):
@@ -155,7 +169,7 @@ class Engine:
                 shard.route.on_proposed(seq, index, shard.replica.applied_index)
             case Rejected(number, seq, code, reason):
                 self._shard(number).route.on_rejected(seq, code, reason)
-                self._mark(number)
+                self.mark(number)
             case Ask(asked, question):
                 self.links.send(peer, Answer(asked, self.sessions.answer(question)))
             case Answer():
@@ -164,6 +178,8 @@ class Engine:
                 shard = self._shard(number)
                 shard.replica.raft.report(peer, "snapshot_ok" if is_ok else "snapshot_failed")
                 shard.replica.advance()
+            case Relay():
+                self.fleeting.on_relay(message)
             case Health(is_writable):
                 self.upkeep.on_health(peer, is_writable)
 
@@ -174,11 +190,11 @@ class Engine:
         elif not replica.is_leader or replica.term != forward.term:
             error = NotAccepted("the leader changed before the command was proposed")
         else:
-            error = None
+            error = fault_of(forward.batch)
         if error is None:
             replica.submit(peer, forward.seq, forward.batch)
             self._rounds.on_arrival()
-            self._mark(forward.shard)
+            self.mark(forward.shard)
         else:
             self.links.send(peer, Rejected(forward.shard, forward.seq, error.code, str(error.args[0])))
 
@@ -189,7 +205,7 @@ class Engine:
 
     def on_peer_up(self, peer: int) -> None:
         for number in range(len(self.shards)):
-            self._mark(number)
+            self.mark(number)
 
     def on_peer_down(self, peer: int) -> None:
         for shard in self.shards:
@@ -213,7 +229,9 @@ class Engine:
             for number in dirty:
                 self._end_shard_turn(self.shards[number])
         self.flushed_batch = self.log.flush()
+        self.fleeting.flush()
         self.sessions.end_turn()
+        self.fleeting.flush()  # of commands that had to wait for something
 
     def _is_settled(self) -> bool:
         return all(self.shards[number].replica.is_settled for number in self._dirty)
@@ -231,9 +249,9 @@ class Engine:
         if shard.has_slices:
             shard.keeper.on_turn()
             shard.install.on_turn()
-            self._mark(shard.number)
+            self.mark(shard.number)
 
-    def _mark(self, number: int) -> None:
+    def mark(self, number: int) -> None:
         """The shard has something to do at the end of the turn."""
         self._dirty.add(number)
         self._touch()
@@ -259,15 +277,22 @@ class Engine:
     def on_applied(self, replica: Replica, index: int, applied: Applied) -> None:
         shard = self.shards[replica.shard]
         origin = self.settings.origin
+        on_run = self.fanout.on_run
         for batch in applied.results:
             if batch.origin == origin:
                 # Replies first: a publisher that also subscribes sees its message after the reply.
-                shard.route.on_applied(batch.seq, batch.runs, self._receivers)
-            for result in batch.runs:
-                if result.first is not None:
-                    self.fanout.on_run(result.run.channel, result.run, result.first)
+                shard.route.on_applied(batch.seq, batch.results, self._receivers)
+            for result in batch.results:
+                if type(result) is WriteResult:
+                    self.sessions.events.on_write(result)
+                elif type(result) is RunResult and result.first is not None:
+                    on_run(result.run.channel, result.run, result.first)
+        if applied.events:
+            self.sessions.events.on_events(applied.events)
         shard.route.on_entry(index)
         shard.barriers.on_applied()
+        if self.rules.look(shard.number, replica.bus):
+            self.upkeep.on_rules(shard)
 
     def _receivers(self, result: RunResult) -> int:
         return self.fanout.receivers(result.run.channel, result.run.kind)
@@ -277,21 +302,23 @@ class Engine:
 
     def on_rejected(self, shard: int, seq: int, code: str, reason: str) -> None:
         self.shards[shard].route.on_rejected(seq, code, reason)
-        self._mark(shard)
+        self.mark(shard)
 
     def on_read_ready(self, shard: int, context: bytes, index: int) -> None:
         self.shards[shard].barriers.on_ready(context, index)
 
     def on_leader(self, replica: Replica) -> None:
         self.upkeep.on_leader(self.shards[replica.shard])
-        self._mark(replica.shard)
+        self.mark(replica.shard)
 
     def on_snapshot_installed(self, replica: Replica, old: Bus) -> None:
         shard = self.shards[replica.shard]
         shard.keeper.on_installed(replica.applied_index)
         shard.route.on_snapshot(replica.applied_index)
         shard.barriers.on_applied()
+        self.rules.look(shard.number, replica.bus)
         self.sessions.on_state_replaced(replica.shard, old, replica.bus)
+        shard.install.free(old)
 
     # --- sessions ask (Backend) -------------------------------------------------------------------------------------
 
@@ -303,11 +330,36 @@ class Engine:
             return
         route.submit(channel, kind, payloads, waiter, self.now + limits.COMMAND_DEADLINE_S)
         self._rounds.on_arrival()
-        self._mark(number)
+        self.mark(number)
+
+    @property
+    def has_special_rules(self) -> bool:
+        return self.rules.has_special
+
+    def rule_of(self, channel: bytes) -> ChannelRule:
+        return self.rules.rule_of(self.bus(channel), channel)
+
+    def publish_fleeting(self, channel: bytes, kind: int, payloads: list[bytes]) -> None:
+        self.fleeting.publish(channel, kind, payloads)
+        self._touch()
+
+    def write(self, key: bytes, noun: Command, waiter: Written) -> None:
+        self.write_shard(self._map.shard_of(key), noun, waiter)
+
+    def write_shard(self, shard: int, noun: Command, waiter: Written) -> None:
+        route = self.shards[shard].route
+        if route.pending_bytes >= self._pending_bytes_max:
+            waiter.failed(Overloaded("too many writes of this node wait to be committed"))
+            return
+        route.submit_write(noun, waiter, self.now + limits.COMMAND_DEADLINE_S)
+        self._rounds.on_arrival()
+        self.mark(shard)
 
     def fresh(self, channels: Sequence[bytes], done: Done) -> None:
-        """See `Barriers`. `done` is told once: None when all the channels' shards are fresh, or the first error."""
-        numbers = sorted({self._map.shard_of(channel) for channel in channels})
+        self.fresh_shards(sorted({self._map.shard_of(channel) for channel in channels}), done)
+
+    def fresh_shards(self, numbers: Sequence[int], done: Done) -> None:
+        """See `Barriers`. `done` is told once: None when all the shards are fresh, or the first error."""
         waiting = len(numbers)
         is_told = False
 
@@ -322,13 +374,17 @@ class Engine:
             done(None)
         for number in numbers:
             self.shards[number].barriers.add(one_done, self.now + limits.COMMAND_DEADLINE_S)
-            self._mark(number)
+            self.mark(number)
 
     def bus(self, channel: bytes) -> Bus:
         return self.shards[self._map.shard_of(channel)].replica.bus
 
     def shard_of(self, channel: bytes) -> int:
         return self._map.shard_of(channel)
+
+    @property
+    def shard_buses(self) -> list[Bus]:
+        return [shard.replica.bus for shard in self.shards]
 
     def ask_peers(self, question: bytes, done: Callable[[list[bytes]], None]) -> None:
         self.questions.ask(self.peers, question, self.now + limits.COMMAND_DEADLINE_S, done)
@@ -345,11 +401,11 @@ class Engine:
         self._touch()
         return timer
 
-    def authenticate(self, user: str, password: bytes) -> bool:
-        return self._access.authenticate(user, password)
+    def access(self) -> Access:
+        return self._access
 
-    def has_users(self) -> bool:
-        return self._access.has_users()
+    def replicated_users(self) -> AclState:
+        return self.shards[0].replica.bus.users
 
     def config(self) -> Mapping[str, str]:
         return self._access.config()

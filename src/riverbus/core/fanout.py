@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from riverbus.core.counters import FLEETING_UNREAD
 from riverbus.core.glob import Glob
 from riverbus.core.lag import Key, Lag
 from riverbus.limits import PATTERN_CACHE_CHANNELS_MAX
-from riverbus.messages import Kind, MessageId
+from riverbus.messages import ID_MIN, Kind, MessageId
 
 if TYPE_CHECKING:
     from riverbus.core.blocked import BlockedReads
@@ -156,7 +157,7 @@ class Fanout:
         """Messages of one channel were applied; `first` is the id of the first, the others follow it."""
         kind = run.kind
         if self._blocked.waiting:
-            self._blocked.on_run(channel)
+            self._blocked.on_run(channel, run.count)
         if channel == self._channel and kind == self._kind and self._runs:
             self._runs.append((first, run.payloads()))
             return
@@ -190,18 +191,52 @@ class Fanout:
             space = "channel" if self._kind == _PUBLISH else "shard"
             for encoder, members in exact.groups:
                 self._hand_out(members, encoder.deliver(space, channel, None, first, payloads), len(payloads))
-            self._settle((space, channel, None), first, len(payloads))
+            self._settle((space, channel, None), runs, len(payloads))
         for subscribers in matched:
             assert subscribers.glob is not None
             pattern = subscribers.glob.pattern
             for encoder, members in subscribers.groups:
                 self._hand_out(members, encoder.deliver("pattern", channel, pattern, first, payloads), len(payloads))
-            self._settle(("pattern", channel, pattern), first, len(payloads))
+            self._settle(("pattern", channel, pattern), runs, len(payloads))
         if bus is not None:
             for encoder, members in bus.groups:
                 parts = [encoder.deliver("bus", channel, None, at, some) for at, some in _with_consecutive_ids(runs)]
                 self._hand_out(members, parts[0] if len(parts) == 1 else b"".join(parts), len(payloads))
-            self._settle(("bus", channel, None), first, len(payloads))
+            self._settle(("bus", channel, None), runs, len(payloads))
+
+    def deliver_now(self, channel: bytes, kind: int, payloads: Sequence[bytes]) -> None:
+        """Messages of durability none: they have no ids, and whoever can't take them now never will."""
+        self.spill()
+        if kind == _PUBLISH:
+            space, exact = "channel", self._channels.get(channel)
+            matched = self._matching(channel) if self._patterns else _NOBODY
+        else:
+            space, exact, matched = "shard", self._shards.get(channel), _NOBODY
+        if exact is not None:
+            for encoder, members in exact.groups:
+                self._hand_out_now(members, encoder.deliver(space, channel, None, ID_MIN, payloads), len(payloads))
+        for subscribers in matched:
+            assert subscribers.glob is not None
+            pattern = subscribers.glob.pattern
+            for encoder, members in subscribers.groups:
+                data = encoder.deliver("pattern", channel, pattern, ID_MIN, payloads)
+                self._hand_out_now(members, data, len(payloads))
+        bus = self._bus.get(channel) if self._bus else None
+        if bus is not None:
+            for encoder, members in bus.groups:  # one by one: all of them have the id 0-0
+                parts = [encoder.deliver("bus", channel, None, ID_MIN, (payload,)) for payload in payloads]
+                self._hand_out_now(members, b"".join(parts), len(payloads))
+
+    def _hand_out_now(self, members: dict[Outbox, None], data: bytes, count: int) -> None:
+        for outbox in members:
+            if outbox.session.is_blocked:
+                self._counters.dropped[FLEETING_UNREAD] += count
+                continue
+            outbox.stream.append(data)
+            self._counters.delivered_messages += count
+            if not outbox.is_dirty:
+                outbox.is_dirty = True
+                self._dirty.append(outbox.session)
 
     def _hand_out(self, members: dict[Outbox, None], data: bytes, count: int) -> None:
         dirty = self._dirty
@@ -212,14 +247,16 @@ class Fanout:
                 dirty.append(outbox.session)
         self._counters.delivered_messages += count * len(members)
 
-    def _settle(self, key: Key, first: MessageId, count: int) -> None:
+    def _settle(self, key: Key, runs: Sequence[tuple[MessageId, Sequence[bytes]]], count: int) -> None:
         """What the loop gave to sessions that lag."""
         if not self.hits:
             return
+        first, (last, some) = runs[0][0], runs[-1]
+        last = last.plus(len(some) - 1)
         hits = self.hits[:]
         self.hits.clear()  # in place: each `Lag` appends to this list
         for lag, data in hits:
-            if not lag.on_hit(key, first, data):
+            if not lag.on_hit(key, first, last, data):
                 self._counters.delivered_messages -= count
 
     # --- questions --------------------------------------------------------------------------------------------------

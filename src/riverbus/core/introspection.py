@@ -48,10 +48,11 @@ def _clients(sessions: Sessions, _: Fields) -> Fields:
         "connected_clients": len(sessions.by_id),
         "cluster_connections": 0,
         "maxclients": sessions.backend.config().get("maxclients", limits.SESSIONS_MAX),
-        "blocked_clients": sessions.blocked.count,
+        "blocked_clients": sum(each.blocked_read is not None for each in sessions.by_id.values()),
         "tracking_clients": 0,
         "pubsub_clients": sum(each.is_subscriber for each in sessions.by_id.values()),
         "total_blocking_keys": len(sessions.blocked.waiting),
+        "total_blocking_keys_on_nokey": sessions.blocked.group_keys(),
     }
 
 
@@ -66,16 +67,17 @@ def _persistence(_: Sessions, __: Fields) -> Fields:
 
 def _stats(sessions: Sessions, _: Fields) -> Fields:
     counters, sizes = sessions.counters, sessions.fanout.sizes()
+    connections_before, errors_before, _ = counters.before_reset
     return {
-        "total_connections_received": counters.connections_opened,
-        "total_commands_processed": sum(counters.commands.values()),
+        "total_connections_received": counters.connections_opened - connections_before,
+        "total_commands_processed": sum(counters.commands_since_reset.values()),
         "rejected_connections": sessions.rejected,
         "expired_keys": 0,
         "evicted_keys": 0,
         "pubsub_channels": sizes["channel"],
         "pubsub_patterns": sizes["pattern"],
         "pubsubshard_channels": sizes["shard"],
-        "total_error_replies": counters.error_replies,
+        "total_error_replies": counters.error_replies - errors_before,
     }
 
 
@@ -88,8 +90,10 @@ def _cluster(_: Sessions, __: Fields) -> Fields:
     return {"cluster_enabled": 0}
 
 
-def _keyspace(_: Sessions, __: Fields) -> Fields:
-    return {}
+def _keyspace(sessions: Sessions, __: Fields) -> Fields:
+    keys = sum(bus.key_count for bus in sessions.backend.shard_buses)
+    expiring = sum(bus.expiring_key_count for bus in sessions.backend.shard_buses)
+    return {"db0": f"keys={keys},expires={expiring},avg_ttl=0"} if keys else {}
 
 
 def _riverbus(sessions: Sessions, status: Fields) -> Fields:
@@ -107,7 +111,7 @@ def _riverbus(sessions: Sessions, status: Fields) -> Fields:
 def _commandstats(sessions: Sessions, _: Fields) -> Fields:
     return {
         f"cmdstat_{name}": f"calls={calls},usec=0,usec_per_call=0.00,rejected_calls=0,failed_calls=0"
-        for name, calls in sessions.counters.commands.items()
+        for name, calls in sessions.counters.commands_since_reset.items()
     }
 
 
@@ -151,16 +155,19 @@ _REDIS_CONFIG = {
     "maxclients": str(limits.SESSIONS_MAX),
     "maxmemory": "0",
     "maxmemory-policy": "noeviction",
-    "notify-keyspace-events": "",
     "proto-max-bulk-len": str(limits.MESSAGE_BYTES_MAX),
     "save": "",
     "timeout": "0",
 }  # what clients and tools ask of any Redis; the node's own settings are added and go before
 
 
-def config_matching(config: Mapping[str, str], patterns: tuple[bytes, ...]) -> dict[bytes, bytes]:
+def settings_of(sessions: Sessions) -> dict[str, str]:
+    """All that CONFIG GET shows."""
+    return {**_REDIS_CONFIG, **sessions.backend.config(), **sessions.settings.shown}
+
+
+def config_matching(settings: Mapping[str, str], patterns: tuple[bytes, ...]) -> dict[bytes, bytes]:
     """The settings whose name matches one of the globs, letter case ignored."""
-    settings = {**_REDIS_CONFIG, **config}
     globs = [Glob(pattern.lower()) for pattern in patterns]
     names = [name for name in settings if any(glob.matches(name.lower().encode()) for glob in globs)]
     return {name.encode(): settings[name].encode() for name in names}
@@ -176,7 +183,12 @@ def client_type(session: Session) -> str:
 def client_line(session: Session, command: Command | None) -> str:
     """https://redis.io/commands/client-list. Sizes of Redis' own buffers, which don't exist here, are 0."""
     now = session.backend.time()
-    flags = "P" * session.is_subscriber + "x" * (session.transaction is not None) + "b" * session.is_waiting
+    flags = (
+        "O" * (session in session.registry.monitors)
+        + "P" * session.is_subscriber
+        + "x" * (session.transaction is not None)
+        + "b" * (session.blocked_read is not None)
+    )
     transaction = session.transaction
     subscribed = session.subscribed
     fields = {

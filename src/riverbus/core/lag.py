@@ -21,6 +21,7 @@ from riverbus.core.counters import TOO_MANY_CURSORS, UNSUBSCRIBED_BEHIND, WINDOW
 from riverbus.messages import SEQ_MAX, Kind, MessageId
 
 if TYPE_CHECKING:
+    from riverbus.core.history import ReadResult
     from riverbus.core.session import Session
 
 Key = tuple[str, bytes, bytes | None]  # space, channel, pattern
@@ -60,8 +61,8 @@ class Lag:
     def append(self, data: bytes) -> None:
         self._hits.append((self, data))
 
-    def on_hit(self, key: Key, first: MessageId, data: bytes) -> bool:
-        """Settle one delivery; `first` is its first id. True if it was delivered."""
+    def on_hit(self, key: Key, first: MessageId, last: MessageId, data: bytes) -> bool:
+        """Settle one delivery, of the messages from `first` to `last`. True if it was delivered."""
         session = self._session
         if session.is_closed or key in self._cursors:
             return False
@@ -123,7 +124,7 @@ class Lag:
         encoder, stream = session.outbox.encoder, session.outbox.stream
         if result.gap_until is not None:
             session.counters.dropped[WINDOW_PASSED] += 1
-            stream.append(encoder.gap(space, channel, pattern, after, result.gap_until))
+            self._write_gap(key, after, result.gap_until)
         size = 0
         for _, first, payloads in result.runs:
             stream.append(encoder.deliver(space, channel, pattern, first, payloads))
@@ -133,7 +134,15 @@ class Lag:
             self._cursors[key] = result.cursor
         elif after > bus.last_id(channel):
             self._sleeping[key] = after
+        self._on_served(key, after, result)
         return size
+
+    def _write_gap(self, key: Key, after: MessageId, until: MessageId) -> None:
+        outbox = self._session.outbox
+        outbox.stream.append(outbox.encoder.gap(*key, after, until))
+
+    def _on_served(self, key: Key, after: MessageId, result: ReadResult) -> None:
+        """Everything up to `result.cursor` was written, or told as a gap."""
 
     def invariants(self) -> None:
         assert not self._cursors.keys() & self._sleeping.keys()

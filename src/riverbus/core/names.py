@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from riverbus import commands
+from riverbus import commands, keyspace_commands
 from riverbus.commands import Command
 from riverbus.messages import Kind
 
@@ -26,9 +26,29 @@ _NAMES: dict[type, str] = {
     commands.ClientNoEvict: "client|no-evict",
     commands.ClientNoTouch: "client|no-touch",
     commands.ClientReply: "client|reply",
+    commands.AclWhoAmI: "acl|whoami",
+    commands.AclUsers: "acl|users",
+    commands.AclList: "acl|list",
+    commands.AclGetUser: "acl|getuser",
+    commands.AclGenPass: "acl|genpass",
+    commands.AclLog: "acl|log",
+    commands.AclDryRun: "acl|dryrun",
+    keyspace_commands.AclSetUser: "acl|setuser",
+    keyspace_commands.AclDelUser: "acl|deluser",
+    commands.ClientPause: "client|pause",
+    commands.ClientUnpause: "client|unpause",
+    commands.ClientUnblock: "client|unblock",
+    commands.ConfigSet: "config|set",
+    commands.ConfigResetStat: "config|resetstat",
+    commands.Monitor: "monitor",
+    commands.Wait: "wait",
     commands.BusSubscribe: "bus.subscribe",
     commands.BusUnsubscribe: "bus.unsubscribe",
     commands.PubsubNumpat: "pubsub|numpat",
+    commands.BusRuleGet: "bus.rule|get",
+    commands.BusRuleList: "bus.rule|list",
+    keyspace_commands.RuleSet: "bus.rule|set",
+    keyspace_commands.RuleDel: "bus.rule|del",
     commands.XLen: "xlen",
     commands.XRead: "xread",
     commands.XInfoStream: "xinfo|stream",
@@ -37,7 +57,46 @@ _NAMES: dict[type, str] = {
     commands.Discard: "discard",
     commands.Watch: "watch",
     commands.Unwatch: "unwatch",
+    keyspace_commands.XAdd: "xadd",
+    keyspace_commands.XCfgSet: "xcfgset",
+    keyspace_commands.PublishOnce: "bus.publish",
+    keyspace_commands.PublishRun: "bus.publishrun",
+    keyspace_commands.XTrim: "xtrim",
+    keyspace_commands.XDel: "xdel",
+    keyspace_commands.XDelEx: "xdelex",
+    keyspace_commands.XAckDel: "xackdel",
+    keyspace_commands.XSetId: "xsetid",
+    keyspace_commands.XGroupCreate: "xgroup|create",
+    keyspace_commands.XGroupSetId: "xgroup|setid",
+    keyspace_commands.XGroupDestroy: "xgroup|destroy",
+    keyspace_commands.XGroupCreateConsumer: "xgroup|createconsumer",
+    keyspace_commands.XGroupDelConsumer: "xgroup|delconsumer",
+    keyspace_commands.XReadGroup: "xreadgroup",
+    keyspace_commands.XAck: "xack",
+    keyspace_commands.XClaim: "xclaim",
+    keyspace_commands.XAutoClaim: "xautoclaim",
+    keyspace_commands.XPending: "xpending",
+    keyspace_commands.XInfoGroups: "xinfo|groups",
+    keyspace_commands.XInfoConsumers: "xinfo|consumers",
+    keyspace_commands.Type: "type",
+    keyspace_commands.Keys: "keys",
+    keyspace_commands.Scan: "scan",
+    keyspace_commands.RandomKey: "randomkey",
+    keyspace_commands.DbSize: "dbsize",
+    keyspace_commands.Persist: "persist",
+    keyspace_commands.StrLen: "strlen",
+    keyspace_commands.GetDel: "getdel",
+    keyspace_commands.GetEx: "getex",
 }
+_NAMED_BY_COMMAND = (
+    keyspace_commands.Del
+    | keyspace_commands.Exists
+    | keyspace_commands.FlushAll
+    | keyspace_commands.Expire
+    | keyspace_commands.SetString
+    | keyspace_commands.GetString
+)
+_TTL_NAMES = {(True, False): "ttl", (False, False): "pttl", (True, True): "expiretime", (False, True): "pexpiretime"}
 _PREFIXES = {"channel": "", "pattern": "p", "shard": "s"}
 
 
@@ -69,5 +128,13 @@ def name_of(command: Command) -> str:
             return "pubsub|shardnumsub" if shard else "pubsub|numsub"
         case commands.XRange():
             return "xrevrange" if command.reverse else "xrange"
+        case keyspace_commands.Rename():
+            return "renamenx" if command.nx else "rename"
+        case keyspace_commands.Object():
+            return f"object|{command.subcommand}"
+        case keyspace_commands.Ttl():
+            return _TTL_NAMES[command.in_seconds, command.is_absolute]
         case _:
+            if isinstance(command, _NAMED_BY_COMMAND):
+                return command.command
             return _NAMES[type(command)]

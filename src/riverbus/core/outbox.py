@@ -95,6 +95,25 @@ class PendingPublish(PendingReply):
         return self.owner is None or self.owner.is_closed
 
 
+class PendingWrite(PendingReply):
+    """The place of a command that changes keys (`Written`), or of one that publishes `messages` by them."""
+
+    __slots__ = ("messages",)
+
+    def __init__(self, owner: Owner, charge_bytes: int = 0, messages: int = 0) -> None:
+        super().__init__(owner, Order.WRITE, 1, charge_bytes)
+        self.messages = messages
+
+    def written(self, reply: Reply) -> None:
+        self.resolve(reply)
+
+    def failed(self, error: BusError) -> None:
+        self.resolve(error_reply(error))
+
+    def is_abandoned(self) -> bool:
+        return self.owner is None or self.owner.is_closed
+
+
 def error_reply(error: BusError) -> ErrorReply:
     """The one place where the bus' errors become replies."""
     return ErrorReply(str(error).replace("\r", " ").replace("\n", " "))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from riverbus import limits
-from riverbus.commands import Answered, ClientReply, Command, Publish
+from riverbus.commands import Answered, ClientReply, Command, Exec, Publish
 from riverbus.core.command_table import TABLE, Row
 from riverbus.core.inflight import InFlight, Order
 from riverbus.core.names import PUBLISH_NAMES, name_of
@@ -27,6 +27,7 @@ from riverbus.core.transactions import Execution
 from riverbus.messages import ErrorReply, Push, Reply, Several
 
 if TYPE_CHECKING:
+    from riverbus.core.acl_rights import Rights
     from riverbus.core.session import Session
 
 
@@ -43,7 +44,9 @@ class Pipeline:
         "_is_plain",
         "_outbox",
         "_parked",
+        "_rights",
         "_session",
+        "_waiting",
         "execution",
         "inflight",
         "is_closing",
@@ -61,8 +64,10 @@ class Pipeline:
         self._backlog_bytes = 0
         self._parked: deque[tuple[PendingReply, Callable[[], Reply]]] = deque()  # fresh reads, without room to answer
         self._exclusive: PendingReply | None = None  # all commands behind it wait: EXEC, XREAD BLOCK
+        self._waiting: Command | None = None  # the command of `_exclusive`
         self.is_stalled_by_bytes = False
         self._is_plain = False
+        self._rights: Rights | None = None  # the session's
         self._is_muted = False  # the present command is not answered
         self.owner: Owner = self  # who puts the present command in line
         self.execution: Execution | None = None
@@ -84,12 +89,14 @@ class Pipeline:
     def update_plain(self) -> None:
         """After any change of what decides whether a command may be carried out, queued or answered."""
         session = self._session
+        self._rights = session.rights
         self._is_plain = (
             session.is_authenticated
             and session.transaction is None
             and self._exclusive is None
             and self.reply_mode == "on"
             and not self.is_closing
+            and not session.registry.pause.is_on
             and not (session.protocol == 2 and session.is_subscriber)
         )
 
@@ -99,7 +106,13 @@ class Pipeline:
         for command in commands:
             if self._backlog:
                 self._defer(command)
-            elif type(command) is Publish and self._is_plain and not self.inflight.reads:
+            elif (
+                type(command) is Publish
+                and self._is_plain
+                and not self.inflight.reads
+                and not self._backend.has_special_rules
+                and (self._rights is None or self._rights.publish_denial(command) is None)
+            ):
                 self._publish(command)
             elif not self._start(command):
                 self._defer(command)
@@ -128,10 +141,15 @@ class Pipeline:
             self.is_stalled_by_bytes = True
             return False
         row = TABLE[type(command)]
-        if not self._is_plain and (reply := self._reply_by_state(command, row)) is not None:
+        pause = self._session.registry.pause
+        if pause.is_on and pause.holds(row.order, type(command) is Exec and self._is_writing()):
+            return False
+        is_judged = self._rights is not None or not self._is_plain
+        if is_judged and (reply := self._reply_by_state(command, row)) is not None:
             self.answer(reply)
             return True
-        if not self.inflight.may_start(row.order) or (row.order is Order.READ and self._session.is_blocked):
+        order = row.order if row.order_of is None else row.order_of(self._session, command)
+        if not self.inflight.may_start(order) or (order is Order.READ and self._session.is_blocked):
             return False
         if self.reply_mode == "on":
             self._run(row, command)
@@ -139,12 +157,18 @@ class Pipeline:
             self._run_muted(row, command)
         return True
 
+    def _is_writing(self) -> bool:  # the queued commands
+        queued = self._session.transaction
+        return queued is not None and any(TABLE[type(one)].order is Order.WRITE for one in queued.commands)
+
     def _run(self, row: Row, command: Command) -> None:
         """For the present owner."""
         self._commands[name_of(command)] += len(command.payloads) if type(command) is Publish else 1
         reply = row.run(self._session, command)
         if reply is not NOTHING:
             self.answer(reply)
+        elif self._exclusive is not None:
+            self._waiting = command
 
     def _run_muted(self, row: Row, command: Command) -> None:
         """CLIENT REPLY OFF, or SKIP for the one reply that follows."""
@@ -184,6 +208,10 @@ class Pipeline:
             return None  # no command at all: the protocol's own words come before any state
         if not session.is_authenticated and not (row.needs_no_auth or _is_bad_log_in(command)):
             return NO_AUTH
+        if session.rights is not None and (denial := session.rights.denial(command)) is not None:
+            context = "toplevel" if session.transaction is None else "multi"
+            session.registry.users.on_denied(session, denial, context)
+            return denial.reply(session.user)
         if session.protocol == 2 and session.is_subscriber and not row.is_for_subscribers:
             return subscriber_refusal(name_of(command))
         return None
@@ -292,6 +320,33 @@ class Pipeline:
         if self._backlog or session.lag is not None:
             session.want_resume()
 
+    # --- rights that changed ------------------------------------------------------------------------------------------
+
+    def judge_blocked(self) -> None:
+        """The user's rights were changed while a command waits: it may have lost its grant."""
+        session, pending, command = self._session, self._exclusive, self._waiting
+        if session.rights is None or session.blocked_read is None or pending is None or command is None:
+            return
+        if (denial := session.rights.denial(command)) is not None:
+            session.registry.users.on_denied(session, denial, "toplevel")
+            session.blocked_read.unblock(denial.reply(session.user))
+
+    def judged(self, commands: list[Command]) -> list[Command]:
+        """The commands of a transaction, as the user's rights are at EXEC: what was revoked answers why."""
+        session = self._session
+        if session.rights is None:
+            return commands
+        kept: list[Command] = []
+        for command in commands:
+            denial = session.rights.denial(command)
+            if denial is None:
+                kept.append(command)
+                continue
+            session.registry.users.on_denied(session, denial, "multi")
+            count = len(command.payloads) if isinstance(command, Publish) else 1
+            kept += [Answered(denial.reply_in_exec(), name_of(command))] * count
+        return kept
+
     # --- EXEC -------------------------------------------------------------------------------------------------------
 
     def begin_execution(self, execution: Execution, whole: PendingReply) -> None:
@@ -318,9 +373,10 @@ class Pipeline:
             assert (not self.inflight.commands) == self._outbox.is_settled
             assert self.execution is None or self._exclusive is not None
             assert self._backlog_bytes == sum(map(_command_bytes, self._backlog))
-            was_plain = self._is_plain
+            was_plain, had_rights = self._is_plain, self._rights
             self.update_plain()
             assert was_plain == self._is_plain, "a change of state without update_plain"
+            assert had_rights is self._rights, "a change of rights without update_plain"
 
 
 def _is_bad_log_in(command: Command) -> bool:

@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from riverbus.commands import Command
 from riverbus.messages import BusError, MessageId, Reply
 from riverbus.peer_messages import PeerMessage
 
 if TYPE_CHECKING:
+    from riverbus.core.acl import User
+    from riverbus.core.acl_state import AclState
     from riverbus.core.bus import Bus
+    from riverbus.core.rules import ChannelRule
 
 
 class ReplyEncoder(Protocol):
@@ -50,11 +54,27 @@ class Output(Protocol):
 
     def abort(self) -> None: ...
 
+    def unacknowledged_bytes(self) -> int | None:
+        """Of the bytes written here, how many the client's machine has not confirmed, at most. None: not known now."""
+        ...
+
 
 class Published(Protocol):
     """A waiting publish: told once how it ended."""
 
     def published(self, first: MessageId, receivers: int) -> None: ...
+
+    def failed(self, error: BusError) -> None: ...
+
+    def is_abandoned(self) -> bool:
+        """True once its connection is gone: what was not proposed yet is dropped."""
+        ...
+
+
+class Written(Protocol):
+    """A waiting write of the keyspace: told once how it ended."""
+
+    def written(self, reply: Reply) -> None: ...
 
     def failed(self, error: BusError) -> None: ...
 
@@ -73,13 +93,32 @@ class Links(Protocol):
 
     def is_up(self, peer: int) -> bool: ...
 
+    def backlog_bytes(self, peer: int) -> int:
+        """What was sent and not taken by the network yet; 0 where there is no link."""
+        ...
+
 
 class Access(Protocol):
-    """What the configuration says about clients: who may come in, and what CONFIG GET shows."""
+    """What the world says about clients: the users of its configuration, and what CONFIG GET shows."""
 
-    def authenticate(self, user: str, password: bytes) -> bool: ...
+    def users(self) -> Mapping[str, User]:
+        """By name; the same mapping each time, as long as nothing changed. Empty: nobody configured users."""
+        ...
 
-    def has_users(self) -> bool: ...
+    def categories(self) -> Mapping[str, frozenset[str]]:
+        """The ACL categories of each command that there is, by its full lower-case name (`client|list`)."""
+        ...
+
+    def check_password(self, user: str, password: bytes, hashes: Sequence[str], done: Callable[[bool], None]) -> None:
+        """Is it one of these SHA-256 digests, or what the configuration has for this user? `done` once, now or later.
+
+        Constant time, and the same work for every name.
+        """
+        ...
+
+    def random_bytes(self, count: int) -> bytes:
+        """Good for secrets."""
+        ...
 
     def config(self) -> Mapping[str, str]: ...
 
@@ -138,8 +177,31 @@ class Backend(Protocol):
 
     def publish(self, channel: bytes, kind: int, payloads: list[bytes], waiter: Published) -> None: ...
 
+    @property
+    def has_special_rules(self) -> bool:
+        """Some channels are of durability none, or have a limit for payloads: see `rule_of` before a publish."""
+        ...
+
+    def rule_of(self, channel: bytes) -> ChannelRule:
+        """The rule that holds for a channel, as this node's replica knows it."""
+        ...
+
+    def publish_fleeting(self, channel: bytes, kind: int, payloads: list[bytes]) -> None:
+        """To whoever listens now, on any node: in a channel of durability none. Never fails, and nobody is told."""
+        ...
+
+    def write(self, key: bytes, noun: Command, waiter: Written) -> None:
+        """Carry out a command of keyspace_commands.py on the shard of `key`, in order with the publishes to it."""
+        ...
+
+    def write_shard(self, shard: int, noun: Command, waiter: Written) -> None: ...
+
     def fresh(self, channels: Sequence[bytes], done: Done) -> None:
         """`done(None)` once this node's replicas hold all that was acknowledged, by any node, before this call."""
+        ...
+
+    def fresh_shards(self, numbers: Sequence[int], done: Done) -> None:
+        """As `fresh`, of whole shards."""
         ...
 
     def bus(self, channel: bytes) -> Bus:
@@ -147,6 +209,11 @@ class Backend(Protocol):
         ...
 
     def shard_of(self, channel: bytes) -> int: ...
+
+    @property
+    def shard_buses(self) -> Sequence[Bus]:
+        """The local replicas' states of all shards, by number."""
+        ...
 
     def ask_peers(self, question: bytes, done: Callable[[list[bytes]], None]) -> None:
         """The answers of the other nodes that are in reach, in any order."""
@@ -170,6 +237,8 @@ class Backend(Protocol):
         """For CONFIG GET; `port`, `process-id` and `riverbus-version` are shown by INFO, too."""
         ...
 
-    def authenticate(self, user: str, password: bytes) -> bool: ...
+    def access(self) -> Access: ...
 
-    def has_users(self) -> bool: ...
+    def replicated_users(self) -> AclState:
+        """The replicated users: the local replica's, of shard 0."""
+        ...

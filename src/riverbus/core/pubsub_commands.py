@@ -19,14 +19,18 @@ from riverbus.commands import (
     Subscribe,
     Unsubscribe,
 )
-from riverbus.core import census
+from riverbus.core import census, special_rules
 from riverbus.core.inflight import Order
-from riverbus.core.outbox import NOTHING, PendingPublish, PendingReply
-from riverbus.core.refusals import ANSWER_TOO_LARGE, TOO_MANY_SUBSCRIPTIONS
-from riverbus.limits import SUBSCRIPTIONS_PER_SESSION_MAX
+from riverbus.core.outbox import NOTHING, PendingReply
+from riverbus.core.refusals import ANSWER_TOO_LARGE, TOO_MANY_SUBSCRIPTIONS, TOO_MANY_TARGETS
+from riverbus.core.rules import NONE
+from riverbus.core.special_rules import NO_HISTORY
+from riverbus.durable_commands import DurablePlace, DurableTarget
+from riverbus.limits import DURABLE_TARGETS_MAX, SUBSCRIPTIONS_PER_SESSION_MAX
 from riverbus.messages import Push, Reply, Several
 
 if TYPE_CHECKING:
+    from riverbus.core.durable_session import Durable
     from riverbus.core.session import Session
 
 _SUBSCRIBED = {"channel": b"subscribe", "pattern": b"psubscribe", "shard": b"ssubscribe"}
@@ -34,10 +38,9 @@ _UNSUBSCRIBED = {"channel": b"unsubscribe", "pattern": b"punsubscribe", "shard":
 
 
 def publish(session: Session, command: Publish) -> Reply:
-    charge_bytes = sum(map(len, command.payloads))
-    pending = PendingPublish(session.pipeline.owner, len(command.payloads), charge_bytes, command.style == "id")
-    session.pipeline.expect(pending)
-    session.backend.publish(command.channel, command.kind, command.payloads, pending)
+    if session.backend.has_special_rules:
+        return special_rules.publish(session, command)
+    special_rules.propose(session, command)
     return NOTHING
 
 
@@ -48,12 +51,39 @@ def subscribe(session: Session, command: Subscribe) -> Reply:
         return NOTHING
     if len(held) + len(names) > SUBSCRIPTIONS_PER_SESSION_MAX:
         return TOO_MANY_SUBSCRIPTIONS
+    if session.durable is not None:
+        return _subscribe_durably(session, session.durable, space, names)
     pushes = []
     for name in names:
         _hold(session, space, name)
         pushes.append(Push((_SUBSCRIBED[space], name, _count(session, space))))
     session.pipeline.update_plain()
     return Several(tuple(pushes))
+
+
+def _subscribe_durably(session: Session, durable: Durable, space: str, names: tuple[bytes, ...]) -> Reply:
+    """Confirmed once the name's cursors are this connection's; what it missed follows the confirmation."""
+    targets = [DurableTarget(space, name) for name in dict.fromkeys(names) if name not in session.subscribed[space]]
+    if len(durable.targets) + len(targets) > DURABLE_TARGETS_MAX:
+        return TOO_MANY_TARGETS
+
+    def opened(places: dict[DurableTarget, dict[int, DurablePlace]]) -> Reply:
+        pushes = []
+        for name in names:
+            target = DurableTarget(space, name)
+            if name not in session.subscribed[space]:
+                _hold(session, space, name)
+                durable.begin(target, places[target])
+            pushes.append(Push((_SUBSCRIBED[space], name, _count(session, space))))
+        session.pipeline.update_plain()
+        return Several(tuple(pushes))
+
+    if not targets:
+        return opened({})
+    pending = PendingReply(session.pipeline.owner, Order.FREE)
+    durable.expect(pending)
+    session.registry.durable.subscribe(durable, targets, pending, opened)
+    return NOTHING
 
 
 def _is_ready(session: Session) -> bool:
@@ -90,12 +120,16 @@ def _let_go(session: Session, space: str, name: bytes) -> None:
     if name in session.subscribed[space]:
         session.registry.fanout.unsubscribe(space, name, session.outbox)
         del session.subscribed[space][name]
+        if session.durable is not None and not session.durable.is_ended:
+            session.durable.forget(space, name)
 
 
 def unsubscribe_all(session: Session) -> None:
-    """RESET: without confirmations."""
+    """RESET: without confirmations. A durable name's cursors stay, as if the client had gone."""
     if not _is_ready(session):
         return
+    if session.durable is not None:
+        session.durable.on_closed()
     for space, held in session.subscribed.items():
         names = set(held)
         for name in list(held):
@@ -117,12 +151,21 @@ def bus_subscribe(session: Session, command: BusSubscribe) -> Reply:
         return NOTHING
     if len(held) >= SUBSCRIPTIONS_PER_SESSION_MAX:
         return TOO_MANY_SUBSCRIPTIONS
+    if session.backend.has_special_rules and session.backend.rule_of(channel).durability == NONE:
+        return NO_HISTORY if since is not None else _bus_subscribe_fleeting(session, channel)
     start = session.backend.bus(channel).last_id(channel) if since is None else since
     _hold(session, "bus", channel)
     session.need_lag().restart(("bus", channel, None), start)
     session.want_turn()
     session.pipeline.update_plain()
     return Several((Push((b"bus.subscribe", channel, start.to_bytes())),))
+
+
+def _bus_subscribe_fleeting(session: Session, channel: bytes) -> Reply:
+    """To a channel of durability none: there is no place in its history to begin from, and messages have no ids."""
+    _hold(session, "bus", channel)
+    session.pipeline.update_plain()
+    return Several((Push((b"bus.subscribe", channel, None)),))
 
 
 def bus_unsubscribe(session: Session, command: BusUnsubscribe) -> Reply:
@@ -181,7 +224,7 @@ def _ask(
 ) -> Reply:
     pending = PendingReply(session.pipeline.owner, Order.FREE)
     session.pipeline.expect(pending)
-    own = census.answer(session.registry.fanout, question)
+    own = census.answer(session.registry, question)
     assert isinstance(own, kind)
     first: census.AnswerT = own
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from riverbus.limits import DURABLE_TARGETS_MAX
 from riverbus.messages import ErrorReply
 
 NO_AUTH = ErrorReply("NOAUTH Authentication required.")
@@ -17,6 +18,12 @@ HELLO_NO_AUTH = ErrorReply(
 NO_SUCH_CLIENT = ErrorReply("ERR No such client")
 NO_SUCH_KEY = ErrorReply("ERR no such key")
 
+WRONG_TYPE = ErrorReply("WRONGTYPE Operation against a key holding the wrong kind of value")
+UNBLOCKED = ErrorReply("UNBLOCKED client unblocked via CLIENT UNBLOCK")
+CROSS_SHARD = ErrorReply(
+    "CROSSSLOT Keys in request don't hash to the same slot, or to slots of one shard: give them a common {hash tag}"
+)
+
 MULTI_NESTED = ErrorReply("ERR MULTI calls can not be nested")
 WATCH_IN_MULTI = ErrorReply("ERR WATCH inside MULTI is not allowed")
 EXEC_WITHOUT_MULTI = ErrorReply("ERR EXEC without MULTI")
@@ -24,6 +31,7 @@ DISCARD_WITHOUT_MULTI = ErrorReply("ERR DISCARD without MULTI")
 EXEC_ABORTED = ErrorReply("EXECABORT Transaction discarded because of previous errors.")
 TRANSACTION_TOO_LARGE = ErrorReply("ERR transaction is too large: see TRANSACTION_COMMANDS_MAX in limits")
 
+TOO_MANY_TARGETS = ErrorReply(f"ERR a durable name has at most {DURABLE_TARGETS_MAX} subscriptions")
 TOO_MANY_SUBSCRIPTIONS = ErrorReply("ERR too many subscriptions of one connection")
 REPLY_TOO_LARGE = ErrorReply("ERR the reply would be too large: ask for less with COUNT")
 ANSWER_TOO_LARGE = ErrorReply("ERR a node has too many names to list: ask with a pattern")

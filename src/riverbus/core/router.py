@@ -1,10 +1,10 @@
-"""A node's own publishes to one shard, from the session that asks to the outcome: the origin's side of a proposal.
+"""A node's own publishes and writes to one shard, from the session that asks to the outcome: the origin's side.
 
-Publishes wait in a queue until the shard has a leader to go to; those of a turn then travel as one batch, known by
-(origin, seq), to the local replica or to the leading node. The outcome is learned from the log itself, as this node's
-replica applies it; the leader only says where the batch stands in it, or that it does not:
+They wait in one queue, in the order they came, until the shard has a leader to go to; those of a turn then travel as
+one batch, known by (origin, seq), to the local replica or to the leading node. The outcome is learned from the log
+itself, as this node's replica applies it; the leader only says where the batch stands in it, or that it does not:
 
-- applied here: published;
+- applied here: published, or written;
 - the leader refused it, for it leads no more: back to the queue, for the next leader;
 - another entry applied at the index that the leader named: not accepted;
 - abandoned (its connection is gone) or out of time while in the queue: not accepted;
@@ -19,13 +19,17 @@ Leaves to others: the leader's side (replica.py), and who leads (engine.py tells
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from riverbus import limits
-from riverbus.core.bus import RunResult
-from riverbus.core.entries import BatchBuilder
-from riverbus.core.ports import Published
-from riverbus.messages import BusError, DiskFull, NotAccepted, OutcomeUnknown, Overloaded
+from riverbus.commands import Command
+from riverbus.core.bus import RunResult, WriteResult
+from riverbus.core.entries import BatchBuilder, UnknownEntry, decode_batch
+from riverbus.core.keyspace.codes import decode_noun, encode_noun
+from riverbus.core.ports import Published, Written
+from riverbus.keyspace_commands import Receivers
+from riverbus.messages import BusError, DiskFull, NotAccepted, OutcomeUnknown, Overloaded, Reply
 
 _FRAMING_BYTES = 16  # of a message in an entry, at most
 _ERRORS: dict[str, type[BusError]] = {error.code: error for error in (NotAccepted, DiskFull, Overloaded)}
@@ -47,26 +51,41 @@ class _Waiting:
         self.deadline = deadline
 
 
+class _WaitingWrite:
+    """A command of the keyspace in the queue, as the log will hold it."""
+
+    __slots__ = ("charge_bytes", "code", "deadline", "fields", "waiter")
+
+    def __init__(self, code: int, fields: bytes, charge_bytes: int, waiter: Written, deadline: float) -> None:
+        self.code = code
+        self.fields = fields
+        self.charge_bytes = charge_bytes
+        self.waiter = waiter
+        self.deadline = deadline
+
+
 Target = tuple[int, int]  # a leader: node and term
 
 
 class _Batch:
-    """A batch that left the queue. `runs[i]` are the waiters of its i-th run, each with its offset in that run."""
+    """A batch that left the queue. `waiters[i]` waits for its i-th result: a write's one waiter, or those of a run.
 
-    __slots__ = ("charge_bytes", "deadline", "items", "runs", "seq", "target")
+    Those of a run have their offset in it.
+    """
+
+    __slots__ = ("charge_bytes", "deadline", "items", "seq", "target", "waiters")
 
     def __init__(self, seq: int, target: Target) -> None:
         self.seq = seq
         self.target = target
         self.deadline = 0.0  # of its first item
         self.charge_bytes = 0
-        self.items: list[_Waiting] = []
-        self.runs: list[list[tuple[Published, int]]] = []
+        self.items: list[_Waiting | _WaitingWrite] = []
+        self.waiters: list[Any] = []  # list[tuple[Published, int]] | Written
 
     def fail(self, error: BusError) -> None:
-        for run in self.runs:
-            for waiter, _ in run:
-                waiter.failed(error)
+        for item in self.items:
+            item.waiter.failed(error)
 
 
 class Route:
@@ -75,8 +94,10 @@ class Route:
     def __init__(self, origin: int, next_seq: Callable[[], int]) -> None:
         self._origin = origin
         self._next_seq = next_seq
-        self._queue: deque[_Waiting] = deque()
-        self._returned: deque[_Waiting] = deque()  # refused by a leader that led no more; before the queue
+        self._queue: deque[_Waiting | _WaitingWrite] = deque()
+        self._returned: deque[_Waiting | _WaitingWrite] = (
+            deque()
+        )  # refused by a leader that led no more; before the queue
         self._target: Target = (0, 0)
         self._last_sent = 0  # to that target
         self._refused: Target = (0, 0)  # a target that is known to lead no more
@@ -93,6 +114,18 @@ class Route:
         charge_bytes = sum(map(len, payloads)) + _FRAMING_BYTES * len(payloads) + len(channel)
         self.pending_bytes += charge_bytes
         self._queue.append(_Waiting(channel, kind, payloads, charge_bytes, waiter, deadline))
+
+    def submit_write(self, noun: Command, waiter: Written, deadline: float) -> None:
+        """A command of the keyspace. What no replica could read must never be in the log, so it is read here."""
+        code, fields = encode_noun(noun)
+        try:
+            decode_noun(code, fields)
+        except ValueError as error:
+            waiter.failed(BusError(f"the command cannot be replicated: {error}"))
+            return
+        charge_bytes = len(fields) + _FRAMING_BYTES
+        self.pending_bytes += charge_bytes
+        self._queue.append(_WaitingWrite(code, fields, charge_bytes, waiter, deadline))
 
     @property
     def is_waiting(self) -> bool:
@@ -111,7 +144,7 @@ class Route:
             batch = _Batch(self._next_seq(), target)
             builder = BatchBuilder(self._origin)
             self._fill(batch, builder)
-            if batch.runs:
+            if batch.waiters:
                 batch.deadline = batch.items[0].deadline
                 self._last_sent = batch.seq
                 self._flying[batch.seq] = batch
@@ -130,10 +163,16 @@ class Route:
                 continue
             batch.items.append(waiting)
             batch.charge_bytes += waiting.charge_bytes
-            run, offset = builder.add_run(waiting.channel, waiting.kind, waiting.payloads)
-            if run == len(batch.runs):
-                batch.runs.append([])
-            batch.runs[run].append((waiting.waiter, offset))
+            if type(waiting) is not _Waiting:
+                assert isinstance(waiting, _WaitingWrite)
+                builder.add_encoded(waiting.code, waiting.fields)
+                batch.waiters.append(waiting.waiter)
+                continue
+            at, offset = builder.add_run(waiting.channel, waiting.kind, waiting.payloads)
+            if at == len(batch.waiters):
+                run: list[tuple[Published, int]] = []
+                batch.waiters.append(run)
+            run.append((waiting.waiter, offset))
 
     # --- outcomes -------------------------------------------------------------------------------------------------
 
@@ -161,14 +200,21 @@ class Route:
         self._refused = batch.target
         self._returned.extend(batch.items)
 
-    def on_applied(self, seq: int, results: list[RunResult], receivers: Callable[[RunResult], int]) -> None:
-        """The batch is in the state machine: tell each waiter its id. `receivers` counts a run's local subscribers."""
+    def on_applied(
+        self, seq: int, results: Sequence[RunResult | WriteResult], receivers: Callable[[RunResult], int]
+    ) -> None:
+        """The batch is in the state machine: tell each waiter. `receivers` counts a run's local subscribers."""
         batch = self._flying.pop(seq, None)
         if batch is None:
             return
         self.pending_bytes -= batch.charge_bytes
-        for result, waiters in zip(results, batch.runs, strict=True):
-            if result.error is not None or result.first is None:
+        for result, waiters in zip(results, batch.waiters, strict=True):
+            # The hot path of single messages: `type` is half of `isinstance`.
+            if type(result) is not RunResult:
+                assert isinstance(result, WriteResult)
+                waiters.written(said(result, receivers))
+                continue
+            if result.first is None:
                 error = result.error or NotAccepted("refused")
                 for waiter, _ in waiters:
                     waiter.failed(error)
@@ -213,3 +259,21 @@ class Route:
         assert self.pending_bytes == queued + sum(batch.charge_bytes for batch in self._flying.values())
         seqs = list(self._flying)
         assert seqs == sorted(seqs)
+
+
+def fault_of(batch: bytes) -> BusError | None:
+    """Why a peer's batch can't be proposed: no replica could go on behind it. Raises DamagedEntry."""
+    try:
+        decode_batch(batch)
+    except UnknownEntry as unknown:
+        return BusError(f"the shard's leader is of an older version: {unknown}")
+    return None
+
+
+def said(result: WriteResult, receivers: Callable[[RunResult], int]) -> Reply:
+    """The reply, with what only this node knows of it: how many of its subscribers a transaction's publishes reach."""
+    reply = result.reply
+    if not result.runs or type(reply) is not list:
+        return reply
+    counts = [receivers(run) if run.first is not None else 0 for run in result.runs]
+    return [counts[item.run] if type(item) is Receivers else item for item in reply]

@@ -9,20 +9,22 @@ bytes (the encoders). Invariant: after `on_closed` nothing refers to the session
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from riverbus import limits
 from riverbus.commands import Command
 from riverbus.core.counters import REPLIES_UNREAD
-from riverbus.core.inflight import Order
 from riverbus.core.lag import Lag
-from riverbus.core.outbox import Outbox, PendingReply
+from riverbus.core.outbox import Outbox, PendingPublish, PendingReply, PendingWrite
 from riverbus.core.pipeline import Pipeline
 from riverbus.core.transactions import Transaction
-from riverbus.messages import ErrorReply, MessageId, Reply, Several
+from riverbus.messages import ErrorReply, Reply, Several
 
 if TYPE_CHECKING:
+    from riverbus.core.acl_rights import Rights
+    from riverbus.core.blocked import Waiting
+    from riverbus.core.durable_session import Durable
     from riverbus.core.ports import Output, ReplyEncoder
     from riverbus.core.sessions import Sessions
 
@@ -40,6 +42,7 @@ class Session:
         "backend",
         "blocked_read",
         "counters",
+        "durable",
         "id",
         "is_authenticated",
         "is_blocked",
@@ -56,6 +59,7 @@ class Session:
         "pipeline",
         "protocol",
         "registry",
+        "rights",
         "subscribed",
         "transaction",
         "user",
@@ -84,10 +88,11 @@ class Session:
         self.library: dict[str, bytes] = {}  # lib-name, lib-ver
         self.subscribed: dict[str, dict[bytes, None]] = {space: {} for space in SPACES}
         self.lag: Lag | None = None
+        self.durable: Durable | None = None  # of a client with a durable name
         self.is_closed = False  # nothing is owed to this client any more
         self.is_blocked = False  # its socket is full
         self.is_resumable = False
-        self.blocked_read: Callable[[], None] | None = None  # gives up an XREAD that waits for a message
+        self.blocked_read: Waiting | None = None  # an XREAD or XREADGROUP that waits for a message
         self._encoders = encoders
         self._unread_bytes = 0
         self.outbox = Outbox(self, encoders[0])
@@ -96,13 +101,15 @@ class Session:
 
     def forget_client(self) -> None:
         """The state of a new connection, but for its id, addresses and library: RESET. Has no subscriptions."""
+        self.registry.monitors.remove(self)
         self.protocol = 2
         self.outbox.encoder = self._encoders[0]
         self.name = b""
         self.user = "default"
-        self.is_authenticated = not self.backend.has_users()
+        self.is_authenticated = self.registry.users.is_open()
+        self.rights: Rights | None = self.registry.users.rights(self.user)  # None: everything
         self.transaction: Transaction | None = None
-        self.watched: dict[bytes, MessageId] = {}
+        self.watched: dict[bytes, int] = {}  # versions by key
         self.pipeline.reply_mode = "on"
         self.pipeline.update_plain()
 
@@ -112,6 +119,8 @@ class Session:
         """Carry out commands in order. Replies, now or later, come by `take_output`."""
         if commands and not self.is_closed:
             self.active_at = self.backend.time()
+            if self.registry.monitors:
+                commands = self.registry.monitors.show(self, commands)
             self.pipeline.handle(commands)
             self.last_command = commands[-1]
             self.mark_dirty()
@@ -157,13 +166,16 @@ class Session:
 
     def on_closed(self) -> None:
         """The connection is gone. Takes effect at once: no channel has this subscriber any more."""
+        if self.durable is not None:
+            self.durable.on_closed()
         if self.is_closed:
             return
         self.is_closed = True
         if self.blocked_read is not None:
-            self.blocked_read()
+            self.blocked_read.give_up()
         self.pipeline.clear()
         self.transaction = None
+        self.registry.monitors.remove(self)
         self.registry.forget(self)
         for space, names in self.subscribed.items():
             for name in names:
@@ -175,7 +187,9 @@ class Session:
 
     def release(self) -> None:
         """After the turn in which it was closed: break its cycles, for nobody collects them (runtime/memory.py)."""
-        self.lag = None
+        if self.durable is not None:
+            self.durable.release()
+        self.lag = self.durable = None
         del self.pipeline.owner, self.outbox, self.pipeline
 
     # --- the end of a turn ------------------------------------------------------------------------------------------
@@ -231,7 +245,7 @@ class Session:
 
     @property
     def is_waiting(self) -> bool:
-        """True while an XREAD waits for a message."""
+        """True while an XREAD or XREADGROUP waits for a message."""
         return self.blocked_read is not None
 
     def use_protocol(self, version: int) -> None:
@@ -260,8 +274,10 @@ class Session:
         one = reply.replies[0] if type(reply) is Several else reply
         if type(one) is ErrorReply:
             self.counters.error_replies += pending.count
-        elif pending.order is Order.WRITE:
+        elif type(pending) is PendingPublish:
             self.counters.published_messages += pending.count
+        elif type(pending) is PendingWrite:
+            self.counters.published_messages += pending.messages
 
     def close_when_answered(self) -> None:
         """QUIT and protocol errors: nothing behind this is carried out."""

@@ -12,9 +12,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from riverbus.core import census
+from riverbus.core.acl_users import Users
 from riverbus.core.blocked import BlockedReads
 from riverbus.core.counters import Counters
+from riverbus.core.durable import DurableNames
 from riverbus.core.fanout import Fanout
+from riverbus.core.keyspace_events import KeyspaceEvents
+from riverbus.core.monitors import Monitors
+from riverbus.core.node_settings import NodeSettings
+from riverbus.core.pause import Pause
 from riverbus.core.session import Session
 
 if TYPE_CHECKING:
@@ -31,7 +37,13 @@ class Sessions:
         self.dirty: list[Session] = []  # has something to write, or its state changed; see Session.take_output
         self.resumable: list[Session] = []  # something that a command waited for has happened
         self.blocked = BlockedReads()
+        self.settings = NodeSettings()
+        self.monitors = Monitors()
+        self.pause = Pause(self)
+        self.users = Users(backend)
         self.fanout = Fanout(self.counters, self.dirty, self.blocked)
+        self.events = KeyspaceEvents(self)
+        self.durable = DurableNames(self)
         self.by_id: dict[int, Session] = {}
         self._closed: list[Session] = []  # in this turn
         self._started_at: float | None = None  # the first turn's time: there is none before
@@ -79,6 +91,7 @@ class Sessions:
         """Deliver what was applied, wake who waited for it, go on with what had to wait. Cheap if there is nothing."""
         if self._started_at is None:
             self._started_at = self.backend.time()
+        self.users.look(self)
         self.fanout.spill()
         self.blocked.retry_woken()
         if self.resumable:
@@ -108,8 +121,8 @@ class Sessions:
     # --- other nodes, other states ----------------------------------------------------------------------------------
 
     def answer(self, question: bytes) -> bytes:
-        """Another node's question about this one's subscriptions; b"" if it can't be read."""
-        return census.answer_bytes(self.fanout, question)
+        """Another node's question about this one; b"" if it can't be read."""
+        return census.answer_bytes(self, question)
 
     def on_state_replaced(self, shard: int, old: Bus, new: Bus) -> None:
         """A snapshot took the place of `old`: what it brought was never fanned out. Subscribers read it as if slow."""
@@ -131,6 +144,7 @@ class Sessions:
             "opened": self.counters.connections_opened,
             "rejected": self.rejected,
             "blocked_reads": self.blocked.count,
+            "durable": self.durable.status(),
             "subscriptions": self.fanout.sizes(),
             "published_messages": self.counters.published_messages,
             "delivered_messages": self.counters.delivered_messages,

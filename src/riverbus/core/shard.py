@@ -58,8 +58,8 @@ class Shard:
 
     @property
     def has_slices(self) -> bool:
-        """A slice of a snapshot could be written, or read, now."""
-        return self.keeper.is_busy or self.install.is_busy
+        """A slice of a snapshot could be written, or read, now, or a state be freed."""
+        return self.keeper.is_busy or self.install.has_work
 
     def invariants(self) -> None:
         """Cheap: for every turn. The state machine's own walk over everything: see `replica.bus.invariants`."""

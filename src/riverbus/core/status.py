@@ -80,7 +80,9 @@ def unready_reasons(engine: Engine) -> list[str]:
         reasons.append("the log's disk is full: publishes are refused")
     if (stalled := engine.log.stalled()) is not None:
         reasons.append(f"the log cannot be written: {stalled}")
-    ruleless = [s.number for s in engine.shards if s.replica.is_leader and s.replica.bus.rules != engine.settings.rules]
+    rules = engine.settings.rules
+    leading = [shard for shard in engine.shards if shard.replica.is_leader]
+    ruleless = [shard.number for shard in leading if not shard.replica.bus.rules.is_configured_as(rules)]
     if ruleless:
         reasons.append(f"the channel rules of shards {ruleless} are not agreed yet")
     installing = [s.number for s in engine.shards if s.install.is_under_way]

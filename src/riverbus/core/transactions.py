@@ -1,10 +1,13 @@
-"""MULTI and EXEC: commands gathered, then carried out in order, and answered by one array when all are resolved.
+"""MULTI and EXEC: commands gathered, then carried out, and answered by one array when all are resolved.
 
-In EXEC the same orders hold as on a connection (`Order`): consecutive publishes are in flight together and keep their
-order; a read waits for the publishes before it. Nothing else of the connection is carried out meanwhile, and what is
-delivered to it comes behind the array. WATCH is optimistic, by the channels' last ids: EXEC looks at them behind a read
-barrier, and is aborted if one has changed. Between that look and the publishes other clients' may come in (there is
-no lock over shards): docs/divergence.md says so.
+With a command that changes keys, or with WATCH, EXEC is one operation of one shard's log (`atomic_plan`): all of it or
+nothing, with no other client's command in between, and WATCH by the keys' versions. It needs keys of one shard, and is
+refused before anything is done otherwise. What is no operation of the log (PING, SUBSCRIBE, DBSIZE, ...) is carried
+out behind it, in its place in the array.
+
+A transaction of publishes, subscriptions and reads alone goes over any shards: in EXEC the same orders hold as on a
+connection (`Order`): consecutive publishes are in flight together and keep their order; a read waits for the publishes
+before it. Nothing else of the connection is carried out meanwhile, and what is delivered to it comes behind the array.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from riverbus import limits
 from riverbus.commands import Answered, Command, Discard, Exec, Multi, Publish, Unwatch, Watch
+from riverbus.core.atomic import Atomic, atomic_plan
 from riverbus.core.inflight import InFlight, Order
 from riverbus.core.outbox import NOTHING, PendingReply, error_reply
 from riverbus.core.refusals import (
@@ -25,7 +29,9 @@ from riverbus.core.refusals import (
     TRANSACTION_TOO_LARGE,
     WATCH_IN_MULTI,
 )
-from riverbus.messages import NULL_ARRAY, BusError, Repeated, Reply, Several, Status, Verbatim
+from riverbus.core.special_rules import admitted
+from riverbus.limits import OUTBOX_REPLIES_BYTES_MAX
+from riverbus.messages import BusError, ErrorReply, Repeated, Reply, Several, Status, Verbatim
 
 if TYPE_CHECKING:
     from riverbus.core.session import Session
@@ -37,22 +43,22 @@ _QUEUED = Status("QUEUED")
 class Transaction:
     """What MULTI gathers."""
 
-    __slots__ = ("_bytes", "command_count", "commands", "is_failed")
+    __slots__ = ("bytes", "command_count", "commands", "is_failed")
 
     def __init__(self) -> None:
         self.commands: list[Command] = []
         self.command_count = 0  # as the client counts: a Publish noun is as many as it has payloads
         self.is_failed = False  # something was refused: EXEC will be, too
-        self._bytes = 0
+        self.bytes = 0
 
     def queue(self, command: Command, size: int) -> Reply:
         if type(command) is Answered and not command.command:
             self.is_failed = True  # there is no such command, or not with so many arguments
             return command.reply
         count = len(command.payloads) if isinstance(command, Publish) else 1
-        self._bytes += size
+        self.bytes += size
         self.command_count += count
-        if self.command_count > limits.TRANSACTION_COMMANDS_MAX or self._bytes > limits.SESSION_INFLIGHT_BYTES_MAX:
+        if self.command_count > limits.TRANSACTION_COMMANDS_MAX or self.bytes > limits.SESSION_INFLIGHT_BYTES_MAX:
             self.is_failed = True
             self.commands.clear()
             return TRANSACTION_TOO_LARGE if count == 1 else Several((TRANSACTION_TOO_LARGE,) * count)
@@ -61,11 +67,16 @@ class Transaction:
 
 
 class Execution:
-    """One EXEC under way: owner of its commands' places (`Owner`), which it makes into one array."""
+    """One EXEC under way: owner of its commands' places (`Owner`), which it makes into one array.
+
+    `_known` are the replies of those that were carried out already, as one operation: the commands of `_members`.
+    """
 
     __slots__ = (
         "_inflight",
         "_items",
+        "_known",
+        "_members",
         "_places",
         "_queue",
         "_reply_bytes",
@@ -82,7 +93,9 @@ class Execution:
         self._places: dict[PendingReply, int] = {}  # ... and this is where it goes
         self._inflight = InFlight()
         self._reply_bytes = 0
-        self.is_ready = False  # the watched channels were looked at
+        self.is_ready = True
+        self._known: deque[Reply] = deque()
+        self._members: deque[bool] = deque()
 
     @property
     def is_closed(self) -> bool:
@@ -101,7 +114,11 @@ class Execution:
             if not self._inflight.may_start(session.pipeline.order_of(command)):
                 return
             self._queue.popleft()
-            session.pipeline.run_for(self, command)
+            if self._members and self._members.popleft():
+                for _ in range(len(command.payloads) if isinstance(command, Publish) else 1):
+                    self.answer(self._known.popleft())
+            else:
+                session.pipeline.run_for(self, command)
         self._maybe_finish()
 
     def expect(self, pending: PendingReply) -> None:
@@ -140,8 +157,47 @@ class Execution:
                 flat += [item.value] * item.times
             else:
                 flat.append(item)
+        self.end(flat)
+
+    def go_on(self, replies: list[Reply], members: list[bool]) -> None:
+        """The operation is done; what is no part of it is carried out at the end of this turn."""
+        self._known = deque(replies)
+        self._members = deque(members)
+        self.is_ready = True
+        self._session.want_resume()
+
+    def end(self, reply: Reply) -> None:
         self._session.pipeline.end_execution()
-        self._whole.resolve(flat)
+        self._whole.resolve(reply)
+
+
+class AtomicWrite:
+    """An EXEC that is one operation of the log, waiting for it (`Written`)."""
+
+    __slots__ = ("_execution", "_members", "_session")
+
+    def __init__(self, session: Session, execution: Execution, members: list[bool]) -> None:
+        self._session = session
+        self._execution = execution
+        self._members = members
+
+    def written(self, reply: Reply) -> None:
+        if self._session.is_closed:
+            return
+        if not isinstance(reply, list):  # a watched key has changed, or it is refused as a whole
+            self._execution.end(reply)
+        elif not all(self._members):
+            self._execution.go_on(reply, self._members)
+        else:
+            self._session.counters.error_replies += sum(type(one) is ErrorReply for one in reply)
+            self._execution.end(reply if _reply_bytes(reply) <= OUTBOX_REPLIES_BYTES_MAX else REPLY_TOO_LARGE)
+
+    def failed(self, error: BusError) -> None:
+        if not self._session.is_closed:
+            self._execution.end(error_reply(error))
+
+    def is_abandoned(self) -> bool:
+        return self._session.is_closed
 
 
 def _reply_bytes(reply: Reply) -> int:
@@ -178,11 +234,11 @@ def discard(session: Session, _: Discard) -> Reply:
 
 
 def watch(session: Session, command: Watch) -> Reply:
-    """The ids that this replica knows now: if it is behind, EXEC aborts once too often, never too seldom."""
+    """The versions that this replica knows now: if it is behind, EXEC aborts once too often, never too seldom."""
     if session.transaction is not None:
         return WATCH_IN_MULTI
     for key in command.keys:
-        session.watched.setdefault(key, session.backend.bus(key).last_id(key))
+        session.watched.setdefault(key, session.backend.bus(key).version(key, session.backend.wall_ms()))
     return _OK
 
 
@@ -199,23 +255,24 @@ def exec_(session: Session, _: Exec) -> Reply:
     session.pipeline.update_plain()
     if transaction.is_failed:
         return EXEC_ABORTED
+    queued = admitted(session, session.pipeline.judged(transaction.commands))
+    plan = atomic_plan(session, queued, watched)
+    if isinstance(plan, ErrorReply):
+        return plan
+    if plan is not None and transaction.bytes > limits.TRANSACTION_BYTES_MAX:
+        return TRANSACTION_TOO_LARGE
     whole = PendingReply(session.pipeline, Order.FREE)
-    execution = Execution(session, transaction.commands, whole)
+    execution = Execution(session, queued, whole)
     session.pipeline.begin_execution(execution, whole)
-
-    def looked(error: BusError | None) -> None:
-        if session.is_closed:
-            return
-        if error is None and all(session.backend.bus(key).last_id(key) == id_ for key, id_ in watched.items()):
-            execution.is_ready = True
-            session.want_turn()
-        else:
-            session.pipeline.end_execution()
-            whole.resolve(NULL_ARRAY if error is None else error_reply(error))
-
-    if watched:
-        session.backend.fresh(list(watched), looked)
-    else:
-        execution.is_ready = True
+    if plan is None:
         execution.advance()
+    else:
+        _write(session, execution, plan)
     return NOTHING
+
+
+def _write(session: Session, execution: Execution, plan: Atomic) -> None:
+    execution.is_ready = False
+    for name in plan.names:
+        session.counters.commands[name] += 1
+    session.backend.write_shard(plan.shard, plan.noun, AtomicWrite(session, execution, plan.members))

@@ -3,8 +3,9 @@
 - Leadership of a shard goes to its preferred node once that is in reach and has caught up, and away from a node whose
   disk is full.
 - The channel rules are replicated state: a new leader whose configuration differs from them proposes its own, so that
-  all replicas trim alike whatever their files say.
-- A shard that has messages to expire but no traffic gets an entry that carries nothing but the time.
+  all replicas trim alike whatever their files say. Rules that were commanded in shard 0 it proposes to the others.
+- A shard that has messages to expire but no traffic gets an entry that carries nothing but the time; one with a key to
+  expire, at the next tick.
 - A follower that was sent a snapshot and says nothing for a while is sent it again: whatever became of the message,
   raft would wait for the report for ever.
 """
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from riverbus import limits
 from riverbus.core.entries import BatchBuilder
-from riverbus.core.rules import rules_to_bytes
+from riverbus.core.rules import RULES_SHARD, commanded_to_bytes, rules_to_bytes
+from riverbus.keyspace_commands import RulesCopy
 from riverbus.peer_messages import Health
 
 if TYPE_CHECKING:
@@ -61,10 +63,25 @@ class Upkeep:
 
     def _maybe_propose_rules(self, shard: Shard) -> None:
         replica = shard.replica
-        if rules_to_bytes(replica.bus.rules) != self._rules:
+        if not replica.bus.rules.is_configured_as(self._engine.settings.rules):
             builder = BatchBuilder(self._engine.settings.origin)
             builder.add_rules(self._rules)
             replica.submit(None, 0, builder.finish(0))
+
+    def on_rules(self, shard: Shard) -> None:
+        """Other rules hold in a shard: what was commanded in shard 0 is to hold in all."""
+        for other in self._engine.shards if shard.number == RULES_SHARD else ():
+            self._maybe_copy_rules(other)
+
+    def _maybe_copy_rules(self, shard: Shard) -> None:
+        """Whoever commanded did so itself, before it was answered; unless that failed halfway."""
+        replica, source = shard.replica, self._engine.shards[RULES_SHARD].replica.bus.rules
+        if not replica.is_leader or replica.bus.rules.version >= source.version:
+            return
+        builder = BatchBuilder(self._engine.settings.origin)
+        builder.add_write(RulesCopy(source.version, commanded_to_bytes(source)))
+        replica.submit(None, 0, builder.finish(0))
+        self._engine.mark(shard.number)
 
     def on_tick(self) -> None:
         engine = self._engine
@@ -85,6 +102,7 @@ class Upkeep:
             self._leads_since.setdefault(shard.number, engine.now)
             if shard.replica.has_committed_in_term and not shard.replica.has_submitted:
                 self._maybe_propose_rules(shard)  # the first proposal may have been refused: too much was waiting
+                self._maybe_copy_rules(shard)
             self._maybe_transfer(shard)
             self._maybe_send_snapshot_again(shard)
 
@@ -93,8 +111,14 @@ class Upkeep:
         expiry_ms = bus.next_expiry_ms
         if expiry_ms is None or expiry_ms > engine.wall_ms():
             return
+        key_ms = bus.next_key_expiry_ms
+        is_key_due = key_ms is not None and key_ms <= engine.wall_ms()  # somebody may wait for its event
         has_backlog = expiry_ms <= bus.time_ms  # one entry sweeps a bounded part
-        if has_backlog or engine.now - self._clock_entry_at.get(shard.number, 0.0) >= limits.CLOCK_ENTRY_S:
+        if (
+            has_backlog
+            or is_key_due
+            or engine.now - self._clock_entry_at.get(shard.number, 0.0) >= limits.CLOCK_ENTRY_S
+        ):
             self._clock_entry_at[shard.number] = engine.now
             shard.replica.want_clock_entry()
 

@@ -15,6 +15,9 @@ def rules_of(config: Config) -> Rules:
             count=default.count if channel.history.count is None else channel.history.count,
             age_ms=default.age if channel.history.age is None else channel.history.age,
             bytes=default.bytes if channel.history.bytes is None else channel.history.bytes,
+            durability=channel.durability,
+            window_ms=channel.window,
+            payload=channel.payload,
         )
         for channel in config.channel
     )

@@ -19,20 +19,26 @@ import asyncio
 import os
 import resource
 import socket
-import ssl
 from typing import cast
 
 from riverbus import limits
+from riverbus.commands import Command, Publish
+from riverbus.core.logins import host_of
 from riverbus.core.ports import ReplyEncoder
 from riverbus.core.session import Session
 from riverbus.core.sessions import Sessions
+from riverbus.runtime.rates import Budget, Rates
+from riverbus.runtime.receipts import unacknowledged_bytes
+from riverbus.runtime.tls import Certificates, Gate
 from riverbus.runtime.turn import Turn
 from riverbus.runtime.units import Address, cannot_listen
 from riverbus.wire.redis import RedisProtocol
 
 SESSIONS_FULL = "sessions_full"  # one connection more than sessions_max: told so and closed
 NOT_AUTHENTICATED = "not_authenticated"  # no AUTH within AUTHENTICATION_DEADLINE_S: closed
-REASONS = (SESSIONS_FULL, NOT_AUTHENTICATED)
+ADDRESS_FULL = "address_full"  # one connection more than an address may have: told so and closed
+TLS_FAILED = "tls_failed"  # no TLS, no certificate or a bad one, or too slow: closed
+REASONS = (SESSIONS_FULL, NOT_AUTHENTICATED, ADDRESS_FULL, TLS_FAILED)
 
 DESCRIPTORS_RESERVED = 256  # for the log, the peers, the admin server and files
 ACCEPT_BACKLOG = 4096
@@ -40,20 +46,37 @@ KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 60, 20, 3  # a dead c
 CLOSE_DEADLINE_S = 1.0
 
 _FULL_REPLY = b"-ERR max number of clients reached\r\n"
+_ADDRESS_FULL_REPLY = b"-ERR max number of clients of this address reached\r\n"
 _LATE_REPLY = b"-NOAUTH Authentication required within %d seconds\r\n" % limits.AUTHENTICATION_DEADLINE_S
 
 
 class Connection(asyncio.Protocol):
     """One client's socket; its session's `Output`."""
 
-    __slots__ = ("_clients", "_deadline", "_descriptor", "_is_direct", "_protocol", "session", "transport")
+    __slots__ = (
+        "_budget",
+        "_clients",
+        "_deadline",
+        "_descriptor",
+        "_is_direct",
+        "_late_bytes",
+        "_protocol",
+        "host",
+        "is_throttled",
+        "session",
+        "transport",
+    )
 
     def __init__(self, clients: ClientServer) -> None:
         self._clients = clients
         self._descriptor = -1
         self._is_direct = False  # the transport holds nothing: the socket may be written
+        self._late_bytes = 0  # written through the transport since `unacknowledged_bytes` was asked last
         self._protocol = RedisProtocol()
         self._deadline: asyncio.TimerHandle | None = None
+        self._budget: Budget | None = None
+        self.host = ""
+        self.is_throttled = False  # it has sent more than it may: not read for now
         self.transport: asyncio.Transport
         self.session: Session | None = None
 
@@ -62,8 +85,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         clients = self._clients
-        if not clients.has_room():
-            self.transport.write(_FULL_REPLY)
+        address = _text_of(transport.get_extra_info("peername"))
+        self.host = host_of(address)
+        if (refusal := clients.refusal(self.host)) is not None:
+            self.transport.write(refusal)
             self.transport.close()
             return
         self.transport.set_write_buffer_limits(limits.OUTBOX_HIGH_BYTES, limits.OUTBOX_LOW_BYTES)
@@ -73,9 +98,9 @@ class Connection(asyncio.Protocol):
             self._descriptor = client_socket.fileno()
             self._is_direct = True
         clients.turn.enter()
-        address = _text_of(transport.get_extra_info("peername"))
+        if clients.rates is not None:
+            self._budget = Budget(clients.rates.connection, clients.loop.time())
         session = self.session = clients.open(self, address, _text_of(transport.get_extra_info("sockname")))
-        self._protocol.authenticated = session.is_authenticated
         if not session.is_authenticated:
             self._deadline = clients.loop.call_later(limits.AUTHENTICATION_DEADLINE_S, self._on_deadline)
 
@@ -84,13 +109,32 @@ class Connection(asyncio.Protocol):
         if session is None:
             return
         self._clients.turn.enter()
+        self._protocol.authenticated = session.is_authenticated
+        self._protocol.is_traced = bool(session.registry.monitors)
         commands = self._protocol.receive_data(data)
+        if self._budget is not None:
+            self._spend(self._budget, session, commands, len(data))
         if commands:
             session.handle(commands)
-            self._protocol.authenticated = session.is_authenticated
             if not session.wants_read:
                 self.transport.pause_reading()
                 self._clients.on_read_paused(self)
+
+    def _spend(self, budget: Budget, session: Session, commands: list[Command], size: int) -> None:
+        clients = self._clients
+        assert clients.rates is not None
+        count = sum(len(each.payloads) if isinstance(each, Publish) else 1 for each in commands)
+        wait_s = clients.rates.spend(budget, session.user, count, size, clients.loop.time())
+        if wait_s > 0 and not self.is_throttled:
+            self.is_throttled = True
+            self.transport.pause_reading()
+            clients.on_read_paused(self)
+            clients.loop.call_later(wait_s, self._on_budget)
+
+    def _on_budget(self) -> None:
+        self.is_throttled = False
+        if self.session is not None:
+            self._clients.turn.enter()  # at whose end it is read again
 
     def eof_received(self) -> None:
         """The client has closed, or will read no more than what is ready."""
@@ -110,6 +154,7 @@ class Connection(asyncio.Protocol):
         if session.is_subscriber:
             session.on_closed()
         self._clients.on_lost(self, session)
+        self._descriptor = -1
         self.session = None  # they refer to each other, and nobody collects cycles (runtime/memory.py)
 
     def pause_writing(self) -> None:
@@ -136,6 +181,7 @@ class Connection(asyncio.Protocol):
             return
         if not self._is_direct:
             transport.write(data)
+            self._late_bytes += len(data)
             # Small and at once: what a slow client's transport holds is asked here, not in a callback of its own.
             self._is_direct = self._descriptor >= 0 and transport.get_write_buffer_size() == 0
             return
@@ -156,18 +202,44 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         self.transport.abort()
 
+    def unacknowledged_bytes(self) -> int | None:
+        """Over TLS known only when nothing is under way, and then of what was written before it was asked last."""
+        transport = self.transport
+        if self._descriptor >= 0:
+            if transport.is_closing() and not self._is_direct:
+                return None  # what the transport held is gone, and not to be counted any more
+            queued = unacknowledged_bytes(self._descriptor)
+            return None if queued is None else queued + transport.get_write_buffer_size()
+        late, self._late_bytes = self._late_bytes, 0
+        if self.session is None or transport.is_closing():
+            return None  # the descriptor may be another connection's already
+        queued = unacknowledged_bytes(cast(socket.socket, transport.get_extra_info("socket")).fileno())
+        return late if queued == 0 and transport.get_write_buffer_size() == 0 else None
+
 
 class ClientServer:
     """All RESP connections of a node."""
 
     def __init__(
-        self, sessions: Sessions, turn: Turn, encoders: tuple[ReplyEncoder, ReplyEncoder], sessions_max: int
+        self,
+        sessions: Sessions,
+        turn: Turn,
+        encoders: tuple[ReplyEncoder, ReplyEncoder],
+        sessions_max: int,
+        *,
+        per_host_max: int = 0,
+        rates: Rates | None = None,
     ) -> None:
+        """`per_host_max` 0: as many from one address as there may be."""
         self.turn = turn
         self.loop = asyncio.get_running_loop()
         self._sessions = sessions
         self._encoders = encoders
         self._sessions_max = sessions_max
+        self._per_host_max = per_host_max
+        self._per_host: dict[str, int] = {}
+        self.rates = rates if rates is not None and rates.are_limited else None
+        self._gates: list[Gate] = []
         self._connections: dict[Connection, None] = {}
         self._read_paused: dict[Connection, None] = {}  # theirs are the sessions with too much in flight
         self._lost: list[Session] = []
@@ -176,17 +248,19 @@ class ClientServer:
         for reason in REASONS:
             sessions.counters.dropped.setdefault(reason, 0)
 
-    async def listen(self, address: Address, tls: ssl.SSLContext | None = None) -> Address:
-        """Where it listens, the port chosen if it was 0. Raises OSError."""
+    async def listen(self, address: Address, certificates: Certificates | None = None) -> Address:
+        """Where it listens, the port chosen if it was 0; with certificates only TLS comes in. Raises OSError."""
+
+        def connection() -> asyncio.Protocol:
+            return Connection(self)
+
+        arrival = connection
+        if certificates is not None:
+            gate = Gate(certificates, connection, lambda: self.drop(TLS_FAILED))
+            self._gates.append(gate)
+            arrival = gate.connection
         try:
-            server = await self.loop.create_server(
-                lambda: Connection(self),
-                address.host,
-                address.port,
-                backlog=ACCEPT_BACKLOG,
-                ssl=tls,
-                ssl_handshake_timeout=None if tls is None else limits.AUTHENTICATION_DEADLINE_S,
-            )
+            server = await self.loop.create_server(arrival, address.host, address.port, backlog=ACCEPT_BACKLOG)
         except OSError as error:
             raise cannot_listen(address, error) from error
         self._servers.append(server)
@@ -197,6 +271,8 @@ class ClientServer:
         """Take no more connections, write what is due, close all."""
         for server in self._servers:
             server.close()
+        for gate in self._gates:
+            gate.close()
         self.flush()
         connections = list(self._connections)
         for connection in connections:
@@ -224,24 +300,31 @@ class ClientServer:
             assert session is not None
             if session.is_closed:
                 del self._read_paused[connection]
-            elif session.wants_read and not connection.transport.is_closing():
+            elif session.wants_read and not connection.is_throttled and not connection.transport.is_closing():
                 del self._read_paused[connection]
                 connection.transport.resume_reading()
 
     # --- connections ask ----------------------------------------------------------------------------------------------
 
-    def has_room(self) -> bool:
-        if len(self._connections) < self._sessions_max:
-            return True
-        self.drop(SESSIONS_FULL)
+    def refusal(self, host: str) -> bytes | None:
+        """What a new connection is told before it is closed; None: come in."""
+        if len(self._connections) >= self._sessions_max:
+            self.drop(SESSIONS_FULL)
+            refusal = _FULL_REPLY
+        elif self._per_host_max and self._per_host.get(host, 0) >= self._per_host_max:
+            self.drop(ADDRESS_FULL)
+            refusal = _ADDRESS_FULL_REPLY
+        else:
+            return None
         self._sessions.rejected += 1
-        return False
+        return refusal
 
     def drop(self, reason: str) -> None:
         self._sessions.counters.dropped[reason] += 1
 
     def open(self, connection: Connection, address: str, local_address: str) -> Session:
         self._connections[connection] = None
+        self._per_host[connection.host] = self._per_host.get(connection.host, 0) + 1
         return self._sessions.open(connection, *self._encoders, address, local_address, self.loop.time())
 
     def on_read_paused(self, connection: Connection) -> None:
@@ -249,6 +332,11 @@ class ClientServer:
 
     def on_lost(self, connection: Connection, session: Session) -> None:
         del self._connections[connection]
+        left = self._per_host[connection.host] - 1
+        if left:
+            self._per_host[connection.host] = left
+        else:
+            del self._per_host[connection.host]
         self._read_paused.pop(connection, None)
         if not session.is_closed:
             self._lost.append(session)

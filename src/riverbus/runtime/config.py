@@ -9,7 +9,6 @@ Nothing of this is replicated but the channel rules, which the first node's conf
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -17,10 +16,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from riverbus import limits
+from riverbus.core.rules import DURABILITIES, QUORUM
+from riverbus.runtime.config_users import ClientTls, Section, Tls, User
 from riverbus.runtime.units import Address, parse_address, parse_bytes, parse_cluster, parse_duration
 
 ENVIRONMENT_PREFIX = "RIVERBUS_"
@@ -55,10 +56,6 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0, le=_HISTORY_MAX
 Count = Annotated[int, Field(ge=0, le=_HISTORY_MAX)]
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
 class Node(Section):
     id: int = Field(default=1, ge=1, lt=2**32, description="this node's number, unique in its cluster")
     data: Path = Field(
@@ -78,18 +75,6 @@ class Node(Section):
     secret_file: Path | None = Field(default=None, description="file with the secret that the cluster's nodes share")
 
 
-class Tls(Section):
-    cert: Path | None = Field(default=None, description="PEM file with the certificate chain; TLS is on when it is set")
-    key: Path | None = Field(default=None, description="PEM file with the certificate's private key")
-    ca: Path | None = Field(
-        default=None, description="PEM file with the authorities that the other side's certificate must come from"
-    )
-
-    @property
-    def is_on(self) -> bool:
-        return self.cert is not None
-
-
 class Resp(Section):
     listen: Listen = Field(default=Address("127.0.0.1", 6380), description="HOST:PORT for Redis clients")
 
@@ -104,6 +89,7 @@ class Http(Section):
 class Admin(Section):
     listen: Listen = Field(default=Address("127.0.0.1", 9601), description="HOST:PORT of health, metrics and status")
     token: SecretStr | None = Field(default=None, description="bearer token that /metrics and /status then ask for")
+    tls: Tls = Tls()
 
 
 class Peer(Section):
@@ -125,9 +111,28 @@ class ChannelHistory(Section):
     bytes: Bytes | None = None
 
 
+def _durability(value: Any) -> Any:
+    if value == "memory":
+        raise ValueError("memory is not offered: choose quorum or none (docs/durability.md says why)")
+    if value not in DURABILITIES:
+        raise ValueError(f"choose {' or '.join(DURABILITIES)}")
+    return value
+
+
 class Channel(Section):
+    """What BUS.RULE can command too; rules that were commanded come first."""
+
     match: str = Field(min_length=1)
     history: ChannelHistory = ChannelHistory()
+    durability: Annotated[str, BeforeValidator(_durability)] = QUORUM
+    window: Annotated[
+        int,
+        BeforeValidator(parse_duration),
+        Field(ge=limits.PUBLISH_WINDOW_MS_MIN, le=limits.PUBLISH_WINDOW_MS_MAX),
+    ] = limits.PUBLISH_KEYS_MS
+    payload: Annotated[int, BeforeValidator(parse_bytes), Field(ge=0, le=limits.MESSAGE_BYTES_MAX)] = (
+        limits.MESSAGE_BYTES_MAX
+    )
 
 
 class Limits(Section):
@@ -138,6 +143,14 @@ class Limits(Section):
         default=limits.DISK_RESERVE_BYTES, description="free disk space below which publishes are refused"
     )
     sessions: int = Field(default=limits.SESSIONS_MAX, ge=1, description="client connections of a node")
+    connections_per_address: int = Field(default=0, ge=0, description="... of them from one address; 0: no limit")
+    failed_logins: int = Field(
+        default=limits.FAILED_LOGINS_MAX, ge=0, description="wrong passwords of one address in a minute; 0: no limit"
+    )
+    commands_per_second: int = Field(default=0, ge=0, description="of a connection, which is then read slower; 0: any")
+    bytes_per_second: Bytes = Field(default=0, description="of commands of a connection, likewise; 0: any number")
+    user_commands_per_second: int = Field(default=0, ge=0, description="of all connections of a user on this node")
+    user_bytes_per_second: Bytes = Field(default=0, description="of all connections of a user on this node")
     snapshot_log: Bytes = Field(
         default=limits.LOG_TRAILING_BYTES, gt=0, description="log of a shard after which a snapshot of it is written"
     )
@@ -146,19 +159,24 @@ class Limits(Section):
     )
 
 
-class User(Section):
-    """A password is itself, or "sha256:" and the hex digits of its hash (as in Redis' ACL files)."""
+class Durable(Section):
+    """Subscribers whose client name begins with `durable:` (docs/durable.md)."""
 
-    name: str = Field(default="default", min_length=1)
-    password: SecretStr = Field(min_length=1)
-
-    @field_validator("password")
-    @classmethod
-    def _is_hash_whole(cls, password: SecretStr) -> SecretStr:
-        prefix, colon, digits = password.get_secret_value().partition(":")
-        if prefix + colon == "sha256:" and not re.fullmatch("[0-9a-fA-F]{64}", digits):
-            raise ValueError("after sha256: come 64 hex digits")
-        return password
+    keep: Milliseconds = Field(
+        default=limits.DURABLE_KEEP_MS_DEFAULT,
+        gt=0,
+        description="how long a subscriber with a durable: name is remembered after it has gone",
+    )
+    save: Milliseconds = Field(
+        default=limits.DURABLE_SAVE_MS_DEFAULT,
+        gt=0,
+        description="how far it has come is saved no more often than this; a node's death repeats so much to it",
+    )
+    gap_marker: str = Field(
+        default="",
+        max_length=256,
+        description="how a message on its channel begins that tells it of lost history; none: on __riverbus__:gap",
+    )
 
 
 class Log(Section):
@@ -182,7 +200,8 @@ class Config(BaseSettings):
     peer: Peer = Peer()
     history: History = History()
     limits: Limits = Limits()
-    tls: Tls = Tls()
+    tls: ClientTls = ClientTls()
+    durable: Durable = Durable()
     log: Log = Log()
     channel: tuple[Channel, ...] = ()
     user: tuple[User, ...] = ()
@@ -311,7 +330,7 @@ def _contradictions(config: Config) -> list[str]:
     problems = []
     if node.cluster and node.id not in node.cluster:
         problems.append(f"node.cluster: has no node {node.id}, which node.id says this is")
-    for name, tls in (("tls", config.tls), ("peer.tls", config.peer.tls)):
+    for name, tls in (("tls", config.tls), ("peer.tls", config.peer.tls), ("admin.tls", config.admin.tls)):
         if (tls.cert is None) != (tls.key is None):
             problems.append(f"{name}: cert and key go together")
         if tls.ca is not None and tls.cert is None:
@@ -326,11 +345,16 @@ def _contradictions(config: Config) -> list[str]:
 def _exposures(config: Config) -> list[str]:
     """Promise of the house: nothing listens beyond this machine without authentication."""
     problems = []
-    if not config.resp.listen.is_loopback and not config.user and config.tls.ca is None:
-        problems.append(
-            f"resp.listen: {config.resp.listen} can be reached from a network: add a [[user]] with a password, "
-            "or ask clients for certificates with tls.ca"
-        )
+    if not config.resp.listen.is_loopback and not config.tls.asks_for_certificates:
+        fix = 'or ask clients for certificates (tls.ca, client_certificates = "required")'
+        reached = f"resp.listen: {config.resp.listen} can be reached from a network"
+        if not config.user:
+            problems.append(f"{reached}: add a [[user]] with a password, {fix}")
+        problems += [
+            f"{reached}, and user {user.name!r} needs no password: give it one, {fix}"
+            for user in config.user
+            if user.is_nopass and user.enabled
+        ]
     if not config.admin.listen.is_loopback and config.admin.token is None:
         problems.append(f"admin.listen: {config.admin.listen} can be reached from a network: set admin.token")
     if not config.peer_listen.is_loopback and config.node.secret_file is None:

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from riverbus.runtime.config import Config, Section
+from riverbus.runtime.config import Config
+from riverbus.runtime.config_users import Section
 from riverbus.runtime.units import Address, format_bytes, format_duration
 
 _HEAD = """\
@@ -22,12 +23,19 @@ _TAIL = """\
 # [[channel]]
 # match = "orders.*"
 # history = { count = 1000000, age = "1h", bytes = "1GiB" }
+# payload = "64KiB"      # of a message at most
+# window = "10m"         # how long the key of a publish is known
+# [[channel]]
+# match = "cursors.*"
+# durability = "none"    # at most once, in no log, no history; the default is "quorum": docs/durability.md
 
 # Users. With any, clients must authenticate (AUTH, HELLO ... AUTH). The password of the name "default" is that of
-# clients who give no name. A password may be given as "sha256:" and the 64 hex digits of its SHA-256.
+# clients who give no name. A password may be given as "sha256:" and the 64 hex digits of its SHA-256, or as
+# `riverbus config password` prints it; `passwords` takes several. `rules` are Redis ACL rules: see docs/security.md.
 # [[user]]
 # name = "default"
 # password = "..."
+# rules = "~* &* +@all"
 """
 
 

@@ -14,6 +14,7 @@ Invariants: one process a directory (flock, held while open); a file that fails 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -27,6 +28,7 @@ from riverbus.limits import NODES_MAX, SHARDS_MAX
 
 FILE_NAME = "identity.json"
 LOCK_NAME = "lock"
+_PROCESS_WIDTH = 20  # of the process id in the lock file
 _FORMAT = 1
 _NOT_OURS = frozenset(("lost+found",))  # may be there when a file system's root is the data directory
 
@@ -207,13 +209,18 @@ def _lock(path: Path) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+        owner = os.pread(descriptor, _PROCESS_WIDTH, 0).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)
         if isinstance(error, BlockingIOError):
             raise IdentityError(f"data directory {path} is in use by another node (process {owner})") from None
         raise
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.pwrite(descriptor, f"{os.getpid():<{_PROCESS_WIDTH}}\n".encode(), 0)  # in place, which needs no room
+    except OSError as error:
+        # It is only for the error above: a full disk must not keep a node from starting.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            os.close(descriptor)
+            raise
     return descriptor
 
 

@@ -85,6 +85,12 @@ class Link:
             self.unsent_bytes = self.connection.unsent_bytes
         return self.outbox_bytes + self.unsent_bytes > limits.PEER_OUTBOX_BYTES_MAX
 
+    @property
+    def backlog_bytes(self) -> int:
+        if self.unsent_bytes:
+            self.unsent_bytes = self.connection.unsent_bytes
+        return self.outbox_bytes + self.unsent_bytes
+
     def flush(self) -> None:
         parts, self.outbox = self.outbox, []
         self.connection.write(parts, self.outbox_bytes)

@@ -31,11 +31,14 @@ from riverbus.runtime.channel_rules import rules_of
 from riverbus.runtime.clients import ClientServer, descriptor_budget
 from riverbus.runtime.config import Config
 from riverbus.runtime.durable_log import open_log
+from riverbus.runtime.durable_subscribers import configure_durable
 from riverbus.runtime.identity import Identity, open_identity
 from riverbus.runtime.metrics import Metrics
 from riverbus.runtime.peers import PeerLinks
+from riverbus.runtime.rates import rates_of
 from riverbus.runtime.security import Accounts, client_context, read_secret, server_context
 from riverbus.runtime.snapshots import SnapshotStore
+from riverbus.runtime.tls import NodeCertificates
 from riverbus.runtime.turn import LagProbe, Turn
 from riverbus.wire.encoders import Resp2Encoder, Resp3Encoder
 
@@ -60,7 +63,8 @@ class Node:
         self._loop.set_exception_handler(self._on_loop_exception)
         self.turn = Turn(self._loop, self._begin_turn, self._end_turn)
         self.lag = LagProbe(self._loop)
-        self.accounts = Accounts(config)
+        self.accounts = Accounts(config, self.turn.enter)
+        self.certificates = NodeCertificates(config)
         self.links: PeerLinks | None = None
         self.clients: ClientServer | None = None
         self._identity: Identity | None = None
@@ -88,9 +92,10 @@ class Node:
         peers = {number: address for number, address in config.members.items() if number != config.node.id}
         secret = read_secret(config.node.secret_file) if config.node.secret_file or peers else b""
         server_tls, client_tls = server_context(config.peer.tls), client_context(config.peer.tls)
+        self.certificates.open(server_tls, client_tls)
         self._identity = open_identity(self.data, config.node.id, config.node.shards, tuple(config.members))
         self._log = open_log(self.data, self._identity, config.node.shards)
-        await self._admin.start(config.admin.listen)
+        await self._admin.start(config.admin.listen, self.certificates.admin)
         self._snapshots = SnapshotStore(self._loop, self.data)
         self.links = PeerLinks(
             self._loop,
@@ -121,8 +126,14 @@ class Node:
             self.turn,
             (Resp2Encoder(), Resp3Encoder()),
             descriptor_budget(config.limits.sessions),
+            per_host_max=config.limits.connections_per_address,
+            rates=rates_of(config),
         )
-        await self.clients.listen(config.resp.listen, server_context(config.tls))
+        self.engine.sessions.users.failures.failures_max = config.limits.failed_logins
+        configure_durable(self.engine.sessions.durable, config)
+        await self.clients.listen(config.resp.listen, self.certificates.clients)
+        if not config.resp.listen.is_loopback and not config.tls.is_on:
+            log.warning("clients' passwords and messages cross the network in the clear: see tls.cert and tls.key")
         log.info("node started", node=config.node.id, resp=str(config.resp.listen), data=str(self.data))
 
     def _open_engine(self) -> None:
@@ -166,6 +177,8 @@ class Node:
     async def close(self) -> None:
         """Let go of everything; what was acknowledged is on disk already."""
         self.lag.stop()
+        self.certificates.close()
+        self.accounts.close()
         for handle in (self._tick, self._disk_look, self._timer):
             if handle is not None:
                 handle.cancel()

@@ -116,6 +116,10 @@ class PeerLinks:
         link = self._links.get(peer)
         return link is not None and link.takes_messages
 
+    def backlog_bytes(self, peer: int) -> int:
+        link = self._links.get(peer)
+        return 0 if link is None else link.backlog_bytes
+
     def flush(self) -> None:
         """Write what has gathered, once a peer. Done by itself at the end of a turn, but may be called sooner."""
         dirty, self._dirty = self._dirty, []

@@ -30,6 +30,7 @@ class CommandRow:
     keys: tuple[int, int, int] = (0, 0, 0)
     key_flags: tuple[str, ...] = ()  # how the keys are used; "not_key": they only choose the shard, as channels do
     key_keyword: str = ""  # keys are the first half of what follows this argument (XREAD's STREAMS)
+    key_keyword_from: int = 1  # where it is looked for from
     tips: tuple[str, ...] = ()
     subcommands: dict[bytes, CommandRow] = field(default_factory=dict)  # by lower-case last part of their names
 
@@ -52,7 +53,8 @@ class CommandRow:
         if self.key_keyword:
             words = [arg.upper() for arg in args]
             keyword = self.key_keyword.encode()
-            rest = args[words.index(keyword, 1) + 1 :] if keyword in words[1:] else []
+            start = self.key_keyword_from
+            rest = args[words.index(keyword, start) + 1 :] if keyword in words[start:] else []
             return rest[: len(rest) // 2]
         first, last, step = self.keys
         if not first or "not_key" in self.key_flags:

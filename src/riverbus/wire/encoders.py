@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from riverbus.keyspace_commands import Pairs
 from riverbus.limits import KIB
 from riverbus.messages import (
     NULL_ARRAY,
@@ -75,6 +76,7 @@ class Resp2Encoder:
             list: lambda value, write: self._sequence(b"*", value, write),
             tuple: lambda value, write: self._sequence(b"*", value, write),
             dict: self._map,
+            Pairs: self._pairs,
             frozenset: lambda value, write: self._sequence(self._set_mark, sorted(value), write),
         }
 
@@ -117,6 +119,9 @@ class Resp2Encoder:
         for key, item in value.items():
             self._write(key, write)
             self._write(item, write)
+
+    def _pairs(self, value: Pairs, write: Write) -> None:
+        self._sequence(b"*", value.items, write)
 
     def _integer(self, value: int, write: Write) -> None:
         write(b":%d\r\n" % value)
@@ -192,6 +197,11 @@ class Resp3Encoder(Resp2Encoder):
     _set_mark = b"~"
     _null = b"_\r\n"
     _null_array = b"_\r\n"
+
+    def _pairs(self, value: Pairs, write: Write) -> None:
+        write(b"%%%d\r\n" % len(value.items))  # a key that was asked for twice stands there twice
+        for pair in value.items:
+            self._items(pair, write)
 
     def _boolean(self, value: bool, write: Write) -> None:
         write(b"#t\r\n" if value else b"#f\r\n")

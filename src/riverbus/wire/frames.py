@@ -28,6 +28,7 @@ from riverbus.peer_messages import (
     Proposed,
     RaftMessage,
     Rejected,
+    Relay,
     SnapshotStatus,
 )
 from riverbus.wire.frame_nouns import (
@@ -288,6 +289,7 @@ _TABLE: tuple[tuple[int, type[Frame], _Encoder, _Decoder], ...] = (
     (21, Answer, lambda f: (_U64.pack(f.id), f.answer), lambda b: Answer(b.take(_U64)[0], b.rest())),
     (22, SnapshotStatus, lambda f: (_SHARD_FLAG.pack(*f), b""), _snapshot_status),
     (23, Health, lambda f: (_U8.pack(f.is_writable), b""), lambda b: Health(_flag(b.take(_U8)[0]))),
+    (24, Relay, lambda f: (b"", f.batch), lambda b: Relay(b.rest())),
     (32, Ping, lambda f: (_U64.pack(f.time_us), b""), lambda b: Ping(b.take(_U64)[0])),
     (33, Pong, lambda f: (_U64.pack(f.time_us), b""), lambda b: Pong(b.take(_U64)[0])),
     (34, Founded, lambda f: (bytes.fromhex(f.cluster_id), _known_bytes(f.known)), _founded),

@@ -139,7 +139,7 @@ def _statuses(names: tuple[str, ...]) -> frozenset[Status]:
 def _key_specifications(row: CommandRow) -> list[Reply]:
     first, last, step = row.keys
     if row.key_keyword:
-        search = {"type": "keyword", "spec": {"keyword": row.key_keyword, "startfrom": 1}}
+        search = {"type": "keyword", "spec": {"keyword": row.key_keyword, "startfrom": row.key_keyword_from}}
         place = {"lastkey": -1, "keystep": 1, "limit": 2}
     elif first:
         search = {"type": "index", "spec": {"index": first}}

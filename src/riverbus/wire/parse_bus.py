@@ -1,4 +1,4 @@
-"""Parsers of pub/sub, history and transactions: arguments in, a noun of commands.py out.
+"""Parsers of pub/sub, reads of history and transactions: arguments in, a noun of commands.py out.
 
 Each takes the whole argument list, its name included, of checked arity. Raises CommandError with Redis' text.
 """
@@ -6,10 +6,10 @@ Each takes the whole argument list, its name included, of checked arity. Raises 
 from __future__ import annotations
 
 from riverbus import commands
+from riverbus import keyspace_commands as keyspace
 from riverbus.commands import Command
-from riverbus.fields import encode_fields
-from riverbus.limits import CHANNEL_BYTES_MAX, MESSAGE_BYTES_MAX
-from riverbus.messages import Kind, MessageId
+from riverbus.limits import CHANNEL_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, MESSAGE_BYTES_MAX, PUBLISH_RUN_MESSAGES_MAX
+from riverbus.messages import ID_MAX, Kind, MessageId
 from riverbus.wire.parsing import (
     RESERVED_PREFIX,
     SYNTAX_ERROR,
@@ -20,13 +20,15 @@ from riverbus.wire.parsing import (
     range_start,
     range_stop,
     stream_id,
-    wrong_arity,
+    timeout_ms,
+    writable_key,
     wrong_subcommand_use,
 )
 
-_PUBLISH, _SPUBLISH, _XADD = int(Kind.PUBLISH), int(Kind.SPUBLISH), int(Kind.XADD)
+_PUBLISH, _SPUBLISH = int(Kind.PUBLISH), int(Kind.SPUBLISH)
 XINFO_FULL_COUNT_DEFAULT = 10
 _new_tuple = tuple.__new__
+_SEQUENCE_ERROR = "ERR sequence is not an integer of 0 or more"
 
 # --- publishing -------------------------------------------------------------------------------------------------------
 
@@ -46,31 +48,36 @@ def parse_spublish(args: list[bytes]) -> Command:
 
 
 def parse_bus_publish(args: list[bytes]) -> Command:
-    """BUS.PUBLISH channel message: PUBLISH, answered with the message's id"""
-    return commands.Publish(_writable(args[1], len(args[2])), _PUBLISH, [args[2]], "id")
+    """BUS.PUBLISH channel message [KEY key]: PUBLISH, answered with the message's id; once for each key"""
+    channel = _writable(args[1], len(args[2]))
+    if len(args) == 3:
+        return commands.Publish(channel, _PUBLISH, [args[2]], "id")
+    if len(args) != 5 or args[3].upper() != b"KEY":
+        raise CommandError(SYNTAX_ERROR)
+    key = args[4]
+    if not 0 < len(key) <= IDEMPOTENCY_KEY_BYTES_MAX:
+        raise CommandError(f"ERR idempotency key of {len(key)} bytes, 1 to {IDEMPOTENCY_KEY_BYTES_MAX} are allowed")
+    return keyspace.PublishOnce(channel, _PUBLISH, args[2], key)
 
 
-def parse_xadd(args: list[bytes]) -> Command:
-    """XADD key * field value [field value ...]"""
-    option = args[2].upper()
-    if option in (b"NOMKSTREAM", b"MAXLEN", b"MINID", b"LIMIT"):
-        raise CommandError(f"ERR XADD's option {option.decode()} is not supported by this version of Riverbus")
-    if option != b"*":
-        ms, dash, seq = args[2].partition(b"-")
-        stream_id(ms if dash and seq == b"*" else args[2])
-        raise CommandError("ERR XADD with an explicit ID is not supported by this version of Riverbus: use *")
-    if len(args) % 2 == 0:
-        raise wrong_arity("xadd")
-    body = encode_fields(args[3:])
-    return commands.Publish(_writable(args[1], len(body)), _XADD, [body], "id")
+def parse_bus_publishrun(args: list[bytes]) -> Command:
+    """BUS.PUBLISHRUN channel producer sequence message [message ...]"""
+    channel, producer, sequence = args[1:4]
+    payloads = tuple(args[4:])
+    writable_key(channel)
+    if not 0 < len(producer) <= IDEMPOTENCY_KEY_BYTES_MAX:
+        raise CommandError(f"ERR producer of {len(producer)} bytes, 1 to {IDEMPOTENCY_KEY_BYTES_MAX} are allowed")
+    if len(payloads) > PUBLISH_RUN_MESSAGES_MAX:
+        raise CommandError(f"ERR run of {len(payloads)} messages, the limit is {PUBLISH_RUN_MESSAGES_MAX}")
+    if (size := sum(map(len, payloads))) > MESSAGE_BYTES_MAX:
+        raise CommandError(f"ERR run of {size} bytes, the limit is {MESSAGE_BYTES_MAX}")
+    return keyspace.PublishRun(channel, producer, integer(sequence, _SEQUENCE_ERROR, 0), payloads)
 
 
 def _writable(channel: bytes, message_bytes: int) -> bytes:
     if message_bytes > MESSAGE_BYTES_MAX:
         raise CommandError(f"ERR message of {message_bytes} bytes, the limit is {MESSAGE_BYTES_MAX}")
-    if channel.startswith(RESERVED_PREFIX):
-        raise CommandError(f"ERR channels that begin with {RESERVED_PREFIX.decode()} are the bus's own")
-    return checked_channel(channel)
+    return writable_key(channel)
 
 
 # --- subscribing ------------------------------------------------------------------------------------------------------
@@ -158,11 +165,11 @@ def _xrange(args: list[bytes], start: bytes, stop: bytes, *, reverse: bool) -> C
             raise CommandError(SYNTAX_ERROR)
         limit = max(0, integer(args[at + 1]))
         at += 2
-    return commands.XRange(args[1], first, last, limit, reverse)
+    return commands.XRange(checked_channel(args[1]), first, last, limit, reverse)
 
 
 def parse_xlen(args: list[bytes]) -> Command:
-    return commands.XLen(args[1])
+    return commands.XLen(checked_channel(args[1]))
 
 
 def parse_xread(args: list[bytes]) -> Command:
@@ -176,9 +183,7 @@ def parse_xread(args: list[bytes]) -> Command:
             case b"COUNT":
                 limit = max(0, integer(args[at + 1])) or None
             case b"BLOCK":
-                block_ms = integer(args[at + 1], "ERR timeout is not an integer or out of range")
-                if block_ms < 0:
-                    raise CommandError("ERR timeout is negative")
+                block_ms = timeout_ms(args[at + 1])
             case b"STREAMS":
                 break
             case (b"GROUP" | b"NOACK") as option:
@@ -193,12 +198,16 @@ def parse_xread(args: list[bytes]) -> Command:
             "ERR Unbalanced 'xread' list of streams: for each stream key an ID or '$' must be specified."
         )
     half = len(names) // 2
-    return commands.XRead(tuple(names[:half]), tuple(map(_read_position, names[half:])), limit, block_ms)
+    return commands.XRead(
+        tuple(map(checked_channel, names[:half])), tuple(map(_read_position, names[half:])), limit, block_ms
+    )
 
 
 def _read_position(argument: bytes) -> MessageId | None:
     if argument == b"$":
         return None
+    if argument == b"+":
+        return ID_MAX
     if argument == b">":
         raise CommandError(
             "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option."
@@ -210,7 +219,7 @@ def parse_xinfo_stream(args: list[bytes]) -> Command:
     """XINFO STREAM key [FULL [COUNT count]]"""
     limit = XINFO_FULL_COUNT_DEFAULT
     if len(args) == 3:
-        return commands.XInfoStream(args[2], False, limit)
+        return commands.XInfoStream(checked_channel(args[2]), False, limit)
     if args[3].upper() != b"FULL" or len(args) not in (4, 6):
         raise wrong_subcommand_use("xinfo", args[1])
     if len(args) == 6:
@@ -219,11 +228,11 @@ def parse_xinfo_stream(args: list[bytes]) -> Command:
         limit = integer(args[5])
         if limit < 0:
             limit = XINFO_FULL_COUNT_DEFAULT
-    return commands.XInfoStream(args[2], True, limit)
+    return commands.XInfoStream(checked_channel(args[2]), True, limit)
 
 
 # --- transactions -----------------------------------------------------------------------------------------------------
 
 
 def parse_watch(args: list[bytes]) -> Command:
-    return commands.Watch(tuple(args[1:]))
+    return commands.Watch(tuple(map(checked_channel, args[1:])))

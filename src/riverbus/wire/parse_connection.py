@@ -7,9 +7,17 @@ from __future__ import annotations
 
 from riverbus import commands
 from riverbus.commands import Answered, Command
-from riverbus.limits import CLIENT_NAME_BYTES_MAX
+from riverbus.limits import CLIENT_NAME_BYTES_MAX, CLIENT_PAUSE_S_MAX
 from riverbus.messages import Status
-from riverbus.wire.parsing import SYNTAX_ERROR, CommandError, integer, text_of, wrong_arity, wrong_subcommand_use
+from riverbus.wire.parsing import (
+    SYNTAX_ERROR,
+    CommandError,
+    integer,
+    text_of,
+    timeout_ms,
+    wrong_arity,
+    wrong_subcommand_use,
+)
 
 OK = Status("OK")
 _CLIENT_TYPES = {"normal": "normal", "pubsub": "pubsub", "master": "master", "replica": "replica", "slave": "replica"}
@@ -69,6 +77,18 @@ def parse_config_get(args: list[bytes]) -> Command:
     return commands.ConfigGet(tuple(args[2:]))
 
 
+def parse_config_set(args: list[bytes]) -> Command:
+    """CONFIG SET name value [name value ...]"""
+    if len(args) % 2:
+        raise CommandError(SYNTAX_ERROR)
+    return commands.ConfigSet(tuple(zip(args[2::2], args[3::2], strict=True)))
+
+
+def parse_wait(args: list[bytes]) -> Command:
+    """WAIT numreplicas timeout"""
+    return commands.Wait(integer(args[1]), timeout_ms(args[2]))
+
+
 def parse_function_flush(args: list[bytes]) -> Command:
     """FUNCTION FLUSH [ASYNC | SYNC]: there are no functions, so they are flushed. Test suites send it."""
     if len(args) > 3:
@@ -118,10 +138,11 @@ def parse_client_kill(args: list[bytes]) -> Command:
     """CLIENT KILL address | option value [option value ...]"""
     if len(args) == 3:
         return commands.ClientKill(address=args[2], skip_me=False, old_form=True)
-    if len(args) % 2:
-        raise CommandError(SYNTAX_ERROR)
     kill = commands.ClientKill()
-    for option, value in zip(args[2::2], args[3::2], strict=True):
+    for at in range(2, len(args), 2):
+        option, value = args[at], args[at + 1] if at + 1 < len(args) else None
+        if value is None:
+            raise CommandError(SYNTAX_ERROR)
         match option.upper():
             case b"ID":
                 kill = kill._replace(id=integer(value, "ERR client-id should be greater than 0", at_least=1))
@@ -146,6 +167,36 @@ def parse_client_no_evict(args: list[bytes]) -> Command:
 
 def parse_client_no_touch(args: list[bytes]) -> Command:
     return commands.ClientNoTouch(_on_or_off(args[2]))
+
+
+def parse_client_pause(args: list[bytes]) -> Command:
+    """CLIENT PAUSE timeout [WRITE | ALL]"""
+    if len(args) > 4:
+        raise wrong_subcommand_use("client", args[1])
+    mode = args[3].upper() if len(args) == 4 else b"ALL"
+    if mode not in (b"WRITE", b"ALL"):
+        raise CommandError("ERR CLIENT PAUSE mode must be WRITE or ALL")
+    ms = timeout_ms(args[2])
+    if ms > CLIENT_PAUSE_S_MAX * 1000:
+        raise CommandError(f"ERR timeout is out of range: the limit is {CLIENT_PAUSE_S_MAX} seconds")
+    return commands.ClientPause(ms, mode == b"WRITE")
+
+
+def parse_client_unblock(args: list[bytes]) -> Command:
+    """CLIENT UNBLOCK id [TIMEOUT | ERROR]"""
+    if len(args) > 4:
+        raise wrong_subcommand_use("client", args[1])
+    reason = args[3].upper() if len(args) == 4 else b"TIMEOUT"
+    if reason not in (b"TIMEOUT", b"ERROR"):
+        raise CommandError("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
+    return commands.ClientUnblock(integer(args[2]), reason == b"ERROR")
+
+
+def parse_client_caching(args: list[bytes]) -> Command:
+    """CLIENT CACHING YES | NO: there is no tracking, so there is no mode in which it means something."""
+    raise CommandError(
+        "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled"
+    )
 
 
 def parse_client_reply(args: list[bytes]) -> Command:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 
-from riverbus.limits import CHANNEL_BYTES_MAX, PATTERN_BYTES_MAX
+from riverbus.limits import CHANNEL_BYTES_MAX, MESSAGE_BYTES_MAX, PATTERN_BYTES_MAX
 from riverbus.messages import ID_MAX, ID_MIN, SEQ_MAX, MessageId
 
 SYNTAX_ERROR = "ERR syntax error"
 NOT_AN_INTEGER = "ERR value is not an integer or out of range"
 INVALID_ID = "ERR Invalid stream ID specified as stream command argument"
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+BLOCK_MS_MAX = INT64_MAX - 2**42  # in Redis, what does not fit 63 bits when the time is added
 RESERVED_PREFIX = b"__riverbus__:"  # channels on which the bus itself speaks: nobody may publish there
 GAP_CHANNEL = RESERVED_PREFIX + b"gap"
 
@@ -47,6 +48,16 @@ def integer(argument: bytes, text: str = NOT_AN_INTEGER, at_least: int = INT64_M
     """A canonical decimal of 64 bits. Raises CommandError(text)."""
     if not _INTEGER.fullmatch(argument) or not at_least <= (value := int(argument)) <= INT64_MAX:
         raise CommandError(text)
+    return value
+
+
+def timeout_ms(argument: bytes) -> int:
+    """How long to block, in milliseconds; 0: for ever. Raises CommandError."""
+    value = integer(argument, "ERR timeout is not an integer or out of range")
+    if value < 0:
+        raise CommandError("ERR timeout is negative")
+    if value > BLOCK_MS_MAX:
+        raise CommandError("ERR timeout is out of range")
     return value
 
 
@@ -95,6 +106,20 @@ def checked_channel(name: bytes) -> bytes:
     if len(name) > CHANNEL_BYTES_MAX:
         raise CommandError(f"ERR channel name of {len(name)} bytes, the limit is {CHANNEL_BYTES_MAX}")
     return name
+
+
+def writable_key(name: bytes) -> bytes:
+    """A key that may come to be: not one of the bus's own. Raises CommandError."""
+    if name.startswith(RESERVED_PREFIX):
+        raise CommandError(f"ERR channels that begin with {RESERVED_PREFIX.decode()} are the bus's own")
+    return checked_channel(name)
+
+
+def checked_body(body: bytes) -> bytes:
+    """A message, an entry's fields or a string's value. Raises CommandError if it is too long."""
+    if len(body) > MESSAGE_BYTES_MAX:
+        raise CommandError(f"ERR message of {len(body)} bytes, the limit is {MESSAGE_BYTES_MAX}")
+    return body
 
 
 def checked_pattern(pattern: bytes) -> bytes:
