@@ -14,9 +14,9 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from riverbus.core.bus import Bus
-from riverbus.core.entries import BatchBuilder, encode_entry
-from riverbus.core.rules import UNLIMITED, ChannelRule, Rules
+from riverbus.core.state.bus import Bus
+from riverbus.core.state.entries import BatchBuilder, encode_entry
+from riverbus.core.state.rules import UNLIMITED, ChannelRule, Rules
 
 START_MS = 1_700_000_000_000
 FLOOR_BYTES = 80  # the table

@@ -10,10 +10,10 @@ import time
 import tracemalloc
 from collections.abc import Sequence
 
-from riverbus.core.bus import Bus, WriteResult
-from riverbus.core.entries import BatchBuilder, encode_entry
-from riverbus.core.keyspace.codes import Noun
-from riverbus.core.rules import UNLIMITED, Rules
+from riverbus.core.state.bus import Bus, WriteResult
+from riverbus.core.state.entries import BatchBuilder, encode_entry
+from riverbus.core.state.keyspace.codes import Noun
+from riverbus.core.state.rules import UNLIMITED, Rules
 from riverbus.fields import encode_fields
 from riverbus.keyspace_commands import SetString, Trim, XAck, XAdd, XDel, XGroupCreate, XReadGroup
 from riverbus.messages import ID_MAX, ID_MIN, Kind

@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from riverbus.commands import Command, Publish, Subscribe
-from riverbus.core.acl_state import AclState
-from riverbus.core.bus import Bus
-from riverbus.core.entries import Run
-from riverbus.core.open_access import OpenAccess
+from riverbus.core.access.acl_state import AclState
+from riverbus.core.access.open_access import OpenAccess
+from riverbus.core.clients.session import Session
+from riverbus.core.clients.sessions import Sessions
 from riverbus.core.ports import Access, Cancellable, Done, Published, Written
-from riverbus.core.rules import ChannelRule
-from riverbus.core.session import Session
-from riverbus.core.sessions import Sessions
+from riverbus.core.state.bus import Bus
+from riverbus.core.state.entries import Run
+from riverbus.core.state.rules import ChannelRule
 from riverbus.messages import Kind, MessageId
 from riverbus.wire.encoders import Resp2Encoder, Resp3Encoder
 

@@ -33,7 +33,7 @@ def test_the_repository_keeps_its_rules() -> None:
         ("riverbus.sim.a", "import riverbus.runtime.node", "sim may not import runtime"),
         ("riverbus.runtime.a", "def f():\n    from riverbus.sim import world", "runtime may not import sim"),
         ("riverbus.client.a", "from riverbus.runtime.node import Node", "client may not import runtime"),
-        ("riverbus.limits", "from riverbus.core.bus import Bus", "nouns may not import core"),
+        ("riverbus.limits", "from riverbus.core.state.bus import Bus", "nouns may not import core"),
         ("riverbus.surprise.a", "", "there is no layer 'surprise'"),
     ],
 )
@@ -44,7 +44,7 @@ def test_an_import_against_the_direction_is_found(name: str, text: str, problem:
 
 def test_imports_along_the_direction_are_not() -> None:
     for name, text in (
-        ("riverbus.runtime.a", "from riverbus.core.bus import Bus\nfrom riverbus.wire.redis import X"),
+        ("riverbus.runtime.a", "from riverbus.core.state.bus import Bus\nfrom riverbus.wire.redis import X"),
         ("riverbus.client.embedded", "from riverbus.runtime.node import Node"),
         ("riverbus.core.a", "from riverbus._native import Log\nfrom riverbus import limits"),
         ("riverbus.cli.a", "import riverbus\nfrom riverbus.client.bus import Bus"),
@@ -92,7 +92,7 @@ def test_a_document_that_names_a_file_that_is_not_there_is_found(tmp_path: Path)
     (tmp_path / "src" / "riverbus" / "core" / "bus.py").write_text('"""The bus."""\n')
     (tmp_path / "LICENSE.md").write_text("")
     (tmp_path / "ARCHITECTURE.md").write_text(
-        "bus.py core/bus.py [license](LICENSE.md) https://a.org/b.md\ngone.py wire/bus.py"
+        "bus.py core/state/bus.py [license](LICENSE.md) https://a.org/b.md\ngone.py wire/bus.py"
     )
     assert list(check_house.missing_names(tmp_path)) == [
         "ARCHITECTURE.md:2: there is no gone.py",

@@ -1,4 +1,4 @@
-"""What a client may ask of a node: one noun a command, made by a protocol in `wire/`, handled by `core/session.py`.
+"""What a client may ask of a node: one noun a command, made by a protocol in `wire/`, handled by `session.py`.
 
 A noun holds what was asked, checked for form (arity, numbers, ids, sizes) but not for sense. Commands that a protocol
 can answer by itself from its own tables (COMMAND, ECHO) come as `Answered`. Imports only `messages`.

@@ -4,7 +4,7 @@ Little endian: u32 count, then count u32 lengths, then the bodies one after anot
 [name, value, name, value]: what Redis takes and gives back. The format is in the log for ever; lengths stand in one
 block so that encoding is one `pack` and one `join`, and decoding one `unpack` and slices.
 
-Used by `wire/` (XADD's parser) and `core/entries.py` (the reader); imports nothing of Riverbus, so both may.
+Used by `wire/` (XADD's parser) and `core/state/entries.py` (the reader); imports nothing of Riverbus, so both may.
 Invariant: decode_fields(encode_fields(x)) == x, and decode_fields accepts nothing that encode_fields can't have made.
 """
 

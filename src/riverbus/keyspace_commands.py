@@ -394,7 +394,7 @@ class Transaction(NamedTuple):
 
 
 class AclSetUser(NamedTuple):
-    """ACL SETUSER, on shard 0. Rules in order, without passwords: `#` and `!` with digests (core/acl.py `hashed`)."""
+    """ACL SETUSER, on shard 0. Rules in order, without passwords: `#` and `!` with digests (acl.py `hashed`)."""
 
     name: bytes
     rules: tuple[bytes, ...]
@@ -428,7 +428,7 @@ class RuleDel(NamedTuple):
 
 
 class RulesCopy(NamedTuple):
-    """What shard 0 has (core/rules.py `commanded_to_bytes`), for another shard; ignored if that has a newer version."""
+    """What shard 0 has (rules.py `commanded_to_bytes`), for another shard; ignored if that has a newer version."""
 
     version: int
     commanded: bytes

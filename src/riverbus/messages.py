@@ -49,7 +49,7 @@ class Kind(IntEnum):
 
 
 class Message(NamedTuple):
-    """One retained message. `body` is the payload, or for XADD the encoded fields (core/entries.py)."""
+    """One retained message. `body` is the payload, or for XADD the encoded fields (core/state/entries.py)."""
 
     id: MessageId
     kind: int

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from riverbus.core.entries import BatchBuilder, encode_entry
-from riverbus.core.rules import UNLIMITED, ChannelRule, Rules
+from riverbus.core.state.entries import BatchBuilder, encode_entry
+from riverbus.core.state.rules import UNLIMITED, ChannelRule, Rules
 from riverbus.messages import ID_MIN, Kind, Message, MessageId
 
 START_MS = 1_000_000

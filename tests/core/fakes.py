@@ -14,14 +14,14 @@ from typing import Any
 import hiredis
 
 from riverbus.commands import Command, Hello
-from riverbus.core.acl import User, hashed, read_user
-from riverbus.core.acl_state import AclState
-from riverbus.core.bus import Bus, RunResult, WriteResult
-from riverbus.core.entries import BatchBuilder, encode_entry
+from riverbus.core.access.acl import User, hashed, read_user
+from riverbus.core.access.acl_state import AclState
+from riverbus.core.clients.sessions import Sessions
+from riverbus.core.consensus.router import said
 from riverbus.core.ports import Done, Published, Written
-from riverbus.core.router import said
-from riverbus.core.rules import ChannelRule, Rules
-from riverbus.core.sessions import Sessions
+from riverbus.core.state.bus import Bus, RunResult, WriteResult
+from riverbus.core.state.entries import BatchBuilder, encode_entry
+from riverbus.core.state.rules import ChannelRule, Rules
 from riverbus.messages import BusError, NotAccepted
 from riverbus.wire.command_table import ROWS
 from riverbus.wire.encoders import Resp2Encoder, Resp3Encoder

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverbus.commands import Publish, Subscribe, XRange, XRead
-from riverbus.core.acl import (
+from riverbus.core.access.acl import (
     RuleError,
     User,
     apply_rule,
@@ -19,7 +19,7 @@ from riverbus.core.acl import (
     read_user,
     rules_of,
 )
-from riverbus.core.acl_rights import Rights, allowed_commands, rights_of
+from riverbus.core.access.acl_rights import Rights, allowed_commands, rights_of
 from riverbus.keyspace_commands import Rename, SetString, XAdd
 from riverbus.messages import ID_MAX, ID_MIN, Kind
 
@@ -249,7 +249,7 @@ def test_a_command_nobody_thought_of_is_for_those_who_may_touch_everything() -> 
     class Novel:
         pass
 
-    from riverbus.core.acl_subjects import subjects_of
+    from riverbus.core.access.acl_subjects import subjects_of
 
     subjects = subjects_of(Novel())  # type: ignore[arg-type]
     assert subjects.keys

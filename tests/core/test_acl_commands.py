@@ -7,9 +7,9 @@ import hashlib
 import pytest
 
 from riverbus import limits
-from riverbus.core.acl_subjects import knows
-from riverbus.core.command_table import TABLE
-from riverbus.core.names import name_of
+from riverbus.core.access.acl_subjects import knows
+from riverbus.core.clients.command_table import TABLE
+from riverbus.core.clients.names import name_of
 from riverbus.wire.command_row import CommandRow
 from riverbus.wire.command_table import ROWS, noun_of
 from tests.core.fakes import CATEGORIES, FakeNode

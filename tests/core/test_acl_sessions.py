@@ -8,7 +8,7 @@ from typing import Any
 import hiredis
 import pytest
 
-from riverbus.core.acl import read_user
+from riverbus.core.access.acl import read_user
 from riverbus.core.counters import USER_REVOKED
 from riverbus.messages import NotAccepted
 from riverbus.wire.command_table import noun_of

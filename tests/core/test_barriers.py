@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from riverbus.core.barriers import Barriers
+from riverbus.core.consensus.barriers import Barriers
 from riverbus.messages import BusError, NotAccepted
 
 

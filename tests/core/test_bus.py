@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverbus.core import store
-from riverbus.core.bus import Bus
-from riverbus.core.entries import DamagedEntry, Run, UnknownEntry, encode_entry
-from riverbus.core.rules import UNLIMITED, ChannelRule, Rules, rules_to_bytes
+from riverbus.core.state import store
+from riverbus.core.state.bus import Bus
+from riverbus.core.state.entries import DamagedEntry, Run, UnknownEntry, encode_entry
+from riverbus.core.state.rules import UNLIMITED, ChannelRule, Rules, rules_to_bytes
 from riverbus.messages import ID_MAX, ID_MIN, Kind, Message, MessageId, OutOfMemory
 from tests.core.bus_model import CHANNELS, START_MS, GivenEntry, GivenRun, Model, entry_lists, rule_sets
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverbus.core import snapshot_writer, store
-from riverbus.core.bus import Bus
-from riverbus.core.rules import UNLIMITED, ChannelRule, Rules, rules_to_bytes
-from riverbus.core.snapshot import BusRestore, DamagedSnapshot
+from riverbus.core.state import snapshot_writer, store
+from riverbus.core.state.bus import Bus
+from riverbus.core.state.rules import UNLIMITED, ChannelRule, Rules, rules_to_bytes
+from riverbus.core.state.snapshot import BusRestore, DamagedSnapshot
 from riverbus.messages import ID_MAX, ID_MIN, MessageId
 from tests.core.bus_model import CHANNELS, START_MS, GivenEntry, GivenRun, entry_lists, rule_sets
 

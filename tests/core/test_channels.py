@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import random
 
-from riverbus.core.channels import Channel
-from riverbus.core.entries import Run
-from riverbus.core.pieces import CHUNK_BYTES, CHUNK_FEW, CHUNK_FEW_BYTES, CHUNK_LARGE_BYTES, LARGE_LENGTH, summarize
-from riverbus.core.rules import ChannelRule
-from riverbus.core.store import Window
+from riverbus.core.state.channels import Channel
+from riverbus.core.state.entries import Run
+from riverbus.core.state.pieces import (
+    CHUNK_BYTES,
+    CHUNK_FEW,
+    CHUNK_FEW_BYTES,
+    CHUNK_LARGE_BYTES,
+    LARGE_LENGTH,
+    summarize,
+)
+from riverbus.core.state.rules import ChannelRule
+from riverbus.core.state.store import Window
 from riverbus.messages import MessageId
 
 WINDOW = Window(ChannelRule(), 0)

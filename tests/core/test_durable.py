@@ -16,7 +16,7 @@ from riverbus.commands import (
     Subscribe,
     Unsubscribe,
 )
-from riverbus.core.rules import ChannelRule, Rules
+from riverbus.core.state.rules import ChannelRule, Rules
 from riverbus.messages import Kind, NotAccepted
 from tests.core.fakes import FakeClient, FakeNode, error_text
 

@@ -11,7 +11,7 @@ import random
 import pytest
 
 from riverbus.commands import ClientSetName, Subscribe
-from riverbus.core.glob import Glob
+from riverbus.core.clients.glob import Glob
 from riverbus.messages import Kind
 from tests.core.fakes import FakeNode
 from tests.core.test_durable import NAME, come_back, publish

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverbus.core.entries import (
+from riverbus.core.state.entries import (
     ENTRY,
     BatchBuilder,
     DamagedEntry,
@@ -20,7 +20,7 @@ from riverbus.core.entries import (
     encode_fields,
     message_fields,
 )
-from riverbus.core.rules import ChannelRule, Rules, rules_from_bytes, rules_to_bytes
+from riverbus.core.state.rules import ChannelRule, Rules, rules_from_bytes, rules_to_bytes
 from riverbus.messages import Kind
 
 runs = st.tuples(

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverbus.core import fanout as fanout_module
-from riverbus.core.blocked import BlockedReads
+from riverbus.core.clients import fanout as fanout_module
+from riverbus.core.clients.blocked import BlockedReads
+from riverbus.core.clients.fanout import Fanout
+from riverbus.core.clients.outbox import Outbox
+from riverbus.core.clients.session import Session
 from riverbus.core.counters import Counters
-from riverbus.core.entries import Run
-from riverbus.core.fanout import Fanout
-from riverbus.core.outbox import Outbox
-from riverbus.core.session import Session
+from riverbus.core.state.entries import Run
 from riverbus.messages import Kind, MessageId, Reply
 
 

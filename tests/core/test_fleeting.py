@@ -8,10 +8,10 @@ import pytest
 
 from riverbus import limits
 from riverbus.commands import Subscribe
+from riverbus.core.clients.fleeting import Fleeting
 from riverbus.core.counters import RELAY_DROPPED
-from riverbus.core.entries import BatchBuilder, DamagedEntry, decode_batch
-from riverbus.core.fleeting import Fleeting
-from riverbus.core.rules import Rules, rules_to_bytes
+from riverbus.core.state.entries import BatchBuilder, DamagedEntry, decode_batch
+from riverbus.core.state.rules import Rules, rules_to_bytes
 from riverbus.keyspace_commands import Del
 from riverbus.messages import Kind
 from riverbus.peer_messages import PeerMessage, Relay

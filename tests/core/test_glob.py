@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverbus.core.glob import Glob
+from riverbus.core.clients.glob import Glob
 
 
 def matches(pattern: bytes, name: bytes) -> bool:

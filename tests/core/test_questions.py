@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from riverbus.core.questions import Questions
+from riverbus.core.consensus.questions import Questions
 from riverbus.core.timers import Timers
 from riverbus.peer_messages import Answer, Ask, PeerMessage
 

@@ -7,10 +7,10 @@ import tracemalloc
 
 import pytest
 
-from riverbus.core.bus import Bus
-from riverbus.core.entries import BatchBuilder, encode_entry
-from riverbus.core.rules import Rules
-from riverbus.core.snapshot import BusRestore, DamagedSnapshot
+from riverbus.core.state.bus import Bus
+from riverbus.core.state.entries import BatchBuilder, encode_entry
+from riverbus.core.state.rules import Rules
+from riverbus.core.state.snapshot import BusRestore, DamagedSnapshot
 
 CHANNELS = 6_000
 

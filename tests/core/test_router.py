@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from riverbus.commands import Command, Publish
-from riverbus.core.bus import Bus
-from riverbus.core.entries import DamagedEntry, encode_entry
-from riverbus.core.router import Route, fault_of
-from riverbus.core.rules import Rules
+from riverbus.core.consensus.router import Route, fault_of
+from riverbus.core.state.bus import Bus
+from riverbus.core.state.entries import DamagedEntry, encode_entry
+from riverbus.core.state.rules import Rules
 from riverbus.keyspace_commands import SetString, Transaction
 from riverbus.messages import BusError, Kind, MessageId, NotAccepted, OutcomeUnknown, Status
 

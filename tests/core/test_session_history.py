@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from riverbus.commands import Exec, Multi, Ping, Publish, XInfoStream, XLen, XRange, XRead
-from riverbus.core import history_commands, reads
-from riverbus.core.rules import ChannelRule, Rules
+from riverbus.core.clients import history_commands, reads
+from riverbus.core.state.rules import ChannelRule, Rules
 from riverbus.fields import encode_fields
 from riverbus.messages import ID_MAX, ID_MIN, Kind, MessageId, NotAccepted
 from tests.core.fakes import FakeClient, FakeNode, error_text

@@ -17,8 +17,8 @@ from riverbus.commands import (
     Reset,
     Traced,
 )
-from riverbus.core.monitors import quoted
-from riverbus.core.node_settings import BadSetting, NodeSettings, read_flags, show_flags
+from riverbus.core.clients.monitors import quoted
+from riverbus.core.clients.node_settings import BadSetting, NodeSettings, read_flags, show_flags
 from riverbus.keyspace_commands import GetString, SetString
 from riverbus.messages import Kind
 from tests.core.fakes import FakeClient, FakeNode

@@ -15,7 +15,7 @@ from riverbus.commands import (
     Subscribe,
     Unsubscribe,
 )
-from riverbus.core import census
+from riverbus.core.clients import census
 from riverbus.messages import ID_MIN, Kind, MessageId, NotAccepted
 from tests.core.fakes import FakeClient, FakeNode, error_text
 
@@ -157,7 +157,7 @@ def test_a_list_too_long_for_an_answer_is_an_error(
 
 
 def test_subscriptions_of_a_session_are_bounded(client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("riverbus.core.pubsub_commands.SUBSCRIPTIONS_PER_SESSION_MAX", 2)
+    monkeypatch.setattr("riverbus.core.clients.pubsub_commands.SUBSCRIPTIONS_PER_SESSION_MAX", 2)
     client.do(Subscribe("channel", (b"a", b"b")))
     assert error_text(client.do(Subscribe("channel", (b"c",)))).startswith("ERR too many subscriptions")
     assert client.do(Subscribe("shard", (b"c",))) == [b"ssubscribe", b"c", 1]

@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from riverbus import limits
 from riverbus.commands import BusSubscribe, Command, Hello, Publish, Subscribe, Unsubscribe
-from riverbus.core.entries import BatchBuilder, encode_entry
-from riverbus.core.rules import ChannelRule, Rules
-from riverbus.core.snapshot import BusRestore
+from riverbus.core.state.entries import BatchBuilder, encode_entry
+from riverbus.core.state.rules import ChannelRule, Rules
+from riverbus.core.state.snapshot import BusRestore
 from riverbus.limits import BEHIND_READ_BYTES, BEHIND_VISITS_MAX
 from riverbus.messages import ID_MIN, Kind
 from riverbus.wire.parsing import GAP_CHANNEL

@@ -18,7 +18,7 @@ import hiredis
 from redis.exceptions import RedisError
 
 import riverbus
-from riverbus.core.lag import before
+from riverbus.core.clients.lag import before
 from riverbus.messages import ID_MIN, MessageId
 from riverbus.sim.checkers import Event, Result
 from tests.faults.cluster import POLL_S, Cluster, Node, until

@@ -11,9 +11,9 @@ from typing import Annotated, NamedTuple, Protocol
 from annotated_types import Interval
 from hypothesis import strategies as st
 
-from riverbus.core.bus import Bus
-from riverbus.core.entries import BatchBuilder, encode_entry
-from riverbus.core.rules import UNLIMITED, ChannelRule, Rules
+from riverbus.core.state.bus import Bus
+from riverbus.core.state.entries import BatchBuilder, encode_entry
+from riverbus.core.state.rules import UNLIMITED, ChannelRule, Rules
 from riverbus.fuzz import earlier, hint
 from riverbus.messages import ID_MAX, ID_MIN, SEQ_MAX, Kind, MessageId
 

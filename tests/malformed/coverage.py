@@ -16,7 +16,7 @@ import riverbus
 MODULES = (
     "wire/resp.py", "wire/redis.py", "wire/command_table.py", "wire/parse_bus.py", "wire/parse_connection.py",
     "wire/parsing.py", "wire/frames.py", "runtime/handshake.py", "runtime/connection.py", "runtime/admin.py",
-    "core/entries.py", "core/snapshot.py", "core/session.py", "core/pipeline.py",
+    "core/state/entries.py", "core/state/snapshot.py", "core/clients/session.py", "core/clients/pipeline.py",
 )  # fmt: skip
 
 

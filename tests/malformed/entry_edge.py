@@ -16,11 +16,18 @@ from random import Random
 
 from xxhash import xxh3_64_intdigest
 
-from riverbus.core.bus import Bus
-from riverbus.core.entries import BatchBuilder, DamagedEntry, UnknownEntry, decode_batch, decode_entry, encode_entry
-from riverbus.core.rules import ChannelRule, Rules, rules_to_bytes
-from riverbus.core.snapshot import BusRestore, DamagedSnapshot
-from riverbus.core.snapshot_writer import FRAME
+from riverbus.core.state.bus import Bus
+from riverbus.core.state.entries import (
+    BatchBuilder,
+    DamagedEntry,
+    UnknownEntry,
+    decode_batch,
+    decode_entry,
+    encode_entry,
+)
+from riverbus.core.state.rules import ChannelRule, Rules, rules_to_bytes
+from riverbus.core.state.snapshot import BusRestore, DamagedSnapshot
+from riverbus.core.state.snapshot_writer import FRAME
 from riverbus.fields import encode_fields
 from riverbus.messages import Kind
 from tests.malformed.driver import kind_of

@@ -14,7 +14,7 @@ from random import Random
 import hiredis
 
 from riverbus.commands import Command, Malformed
-from riverbus.core.rules import ChannelRule, Rules
+from riverbus.core.state.rules import ChannelRule, Rules
 from riverbus.limits import COMMAND_BYTES_MAX
 from riverbus.messages import ErrorReply
 from riverbus.wire.command_row import CommandRow

@@ -1,7 +1,7 @@
 """A Raft group driven by hand, in memory: nodes, a network that only `deliver` moves, crashes, snapshots.
 
 It is the loop of consensus.md section 3 in its plainest form, for the tests of the native crate; the product's own
-loop is core/replica.py. A node's applied entries are its state; a snapshot's data is their count.
+loop is core/consensus/replica.py. A node's applied entries are its state; a snapshot's data is their count.
 """
 
 import os

@@ -21,7 +21,7 @@ import uvloop
 
 from riverbus import limits
 from riverbus.client.connection import encode_command
-from riverbus.core.rules import ChannelRule, Rules
+from riverbus.core.state.rules import ChannelRule, Rules
 from riverbus.runtime import clients as front
 from riverbus.runtime.clients import ClientServer, descriptor_budget
 from riverbus.runtime.config_users import Tls

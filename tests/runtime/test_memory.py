@@ -10,7 +10,7 @@ import sys
 import uvloop
 
 from riverbus.client.connection import encode_command
-from riverbus.core.session import Session
+from riverbus.core.clients.session import Session
 from riverbus.runtime.clients import Connection
 from tests.runtime.test_clients import serving
 

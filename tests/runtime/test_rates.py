@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from riverbus.core.logins import FailedLogins, host_of
+from riverbus.core.access.logins import FailedLogins, host_of
 from riverbus.limits import ADDRESSES_MAX, FAILED_LOGINS_S
 from riverbus.runtime.clients import ADDRESS_FULL
 from riverbus.runtime.config import load

@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from riverbus.core.keyspace import deliveries, execute
-from riverbus.core.keyspace.codes import decode_noun
-from riverbus.core.keyspace.groups import Place, advance
-from riverbus.core.keyspace.keys import StreamKey
-from riverbus.core.keyspace.keyspace import Keyspace
-from riverbus.core.keyspace.producers import Used
-from riverbus.core.keyspace.publish_keys import PublishKeys
-from riverbus.core.keyspace.replies import Outcome, Part
-from riverbus.core.keyspace.trimming import acknowledge
-from riverbus.core.router import Route, _WaitingWrite
+from riverbus.core.consensus.router import Route, _WaitingWrite
+from riverbus.core.state.keyspace import deliveries, execute
+from riverbus.core.state.keyspace.codes import decode_noun
+from riverbus.core.state.keyspace.groups import Place, advance
+from riverbus.core.state.keyspace.keys import StreamKey
+from riverbus.core.state.keyspace.keyspace import Keyspace
+from riverbus.core.state.keyspace.producers import Used
+from riverbus.core.state.keyspace.publish_keys import PublishKeys
+from riverbus.core.state.keyspace.replies import Outcome, Part
+from riverbus.core.state.keyspace.trimming import acknowledge
 from riverbus.keyspace_commands import XAck, XAutoClaim
 from riverbus.messages import BusError, MessageId, Reply
 from riverbus.sim.swarm import Window

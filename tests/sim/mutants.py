@@ -13,13 +13,13 @@ from typing import Any
 from unittest.mock import patch
 
 from riverbus._native import Log, Raft
-from riverbus.core.bus import Bus, RunResult
+from riverbus.core.clients.sessions import Sessions
+from riverbus.core.consensus.replica import Replica
+from riverbus.core.consensus.router import Route, Target
 from riverbus.core.engine import Engine
-from riverbus.core.history import ReadResult
-from riverbus.core.replica import Replica
-from riverbus.core.router import Route, Target
-from riverbus.core.sessions import Sessions
-from riverbus.core.snapshot import BusRestore
+from riverbus.core.state.bus import Bus, RunResult
+from riverbus.core.state.history import ReadResult
+from riverbus.core.state.snapshot import BusRestore
 from riverbus.messages import Message, MessageId, NotAccepted
 from riverbus.peer_messages import Forward, PeerMessage, RaftMessage
 from riverbus.sim.disk import Disk

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from riverbus._native import FOLLOWER, LEADER
-from riverbus.core.bus import Applied
+from riverbus.core.state.bus import Applied
 from riverbus.sim.observer import LogState, Observer
 
 NOTHING = Applied(0, [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from riverbus.core.snapshot_keeper import SnapshotKeeper
+from riverbus.core.consensus.snapshot_keeper import SnapshotKeeper
 from riverbus.sim.scenario import Story
 
 

@@ -28,7 +28,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from riverbus._native import LogError
-from riverbus.core.entries import message_fields
+from riverbus.core.state.entries import message_fields
 from riverbus.messages import ID_MAX, ID_MIN
 from riverbus.runtime.config import load
 from riverbus.runtime.embedded import EmbeddedNode

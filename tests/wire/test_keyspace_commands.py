@@ -7,7 +7,7 @@ import pytest
 from riverbus import commands
 from riverbus import keyspace_commands as keyspace
 from riverbus.commands import Answered, Command, Publish
-from riverbus.core.keyspace.codes import CODES, decode_noun, encode_noun
+from riverbus.core.state.keyspace.codes import CODES, decode_noun, encode_noun
 from riverbus.fields import encode_fields
 from riverbus.keyspace_commands import Trim
 from riverbus.limits import CHANNEL_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, MESSAGE_BYTES_MAX

@@ -16,24 +16,24 @@ from collections.abc import Callable, Mapping, Sequence
 from riverbus import limits
 from riverbus._native import BadMessage, Log, Raft
 from riverbus.commands import Command
-from riverbus.core.acl_state import AclState
-from riverbus.core.bus import Applied, Bus, RunResult, WriteResult
-from riverbus.core.entries import DamagedEntry
-from riverbus.core.fanout import Fanout
-from riverbus.core.fleeting import Fleeting
+from riverbus.core.access.acl_state import AclState
+from riverbus.core.clients.fanout import Fanout
+from riverbus.core.clients.fleeting import Fleeting
+from riverbus.core.clients.sessions import Sessions
+from riverbus.core.consensus.questions import Questions
+from riverbus.core.consensus.replica import Replica
+from riverbus.core.consensus.rounds import Rounds
+from riverbus.core.consensus.router import fault_of
+from riverbus.core.consensus.shard import Settings, Shard, open_shard
+from riverbus.core.consensus.upkeep import Upkeep
 from riverbus.core.ports import Access, Done, Links, Published, Snapshots, Written
-from riverbus.core.questions import Questions
-from riverbus.core.replica import Replica
-from riverbus.core.rounds import Rounds
-from riverbus.core.router import fault_of
-from riverbus.core.rule_book import RuleBook
-from riverbus.core.rules import ChannelRule
-from riverbus.core.sessions import Sessions
-from riverbus.core.shard import Settings, Shard, open_shard
 from riverbus.core.slots import ShardMap
+from riverbus.core.state.bus import Applied, Bus, RunResult, WriteResult
+from riverbus.core.state.entries import DamagedEntry
+from riverbus.core.state.rule_book import RuleBook
+from riverbus.core.state.rules import ChannelRule
 from riverbus.core.status import status_of, unready_reasons
 from riverbus.core.timers import Timer, Timers
-from riverbus.core.upkeep import Upkeep
 from riverbus.messages import BusError, DiskFull, NotAccepted, Overloaded
 from riverbus.peer_messages import (
     Answer,

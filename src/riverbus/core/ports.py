@@ -13,10 +13,10 @@ from riverbus.messages import BusError, MessageId, Reply
 from riverbus.peer_messages import PeerMessage
 
 if TYPE_CHECKING:
-    from riverbus.core.acl import User
-    from riverbus.core.acl_state import AclState
-    from riverbus.core.bus import Bus
-    from riverbus.core.rules import ChannelRule
+    from riverbus.core.access.acl import User
+    from riverbus.core.access.acl_state import AclState
+    from riverbus.core.state.bus import Bus
+    from riverbus.core.state.rules import ChannelRule
 
 
 class ReplyEncoder(Protocol):
@@ -141,7 +141,7 @@ class SnapshotFile(Protocol):
 
 
 class Snapshots(Protocol):
-    """The node's snapshot files, one a (shard, index), as sequences of framed slices (core/snapshot.py frames them)."""
+    """The node's snapshot files, one a (shard, index), as sequences of framed slices (snapshot.py frames them)."""
 
     def create(self, shard: int, index: int) -> SnapshotFile: ...
 

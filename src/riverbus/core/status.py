@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from riverbus._native import LEADER
 
 if TYPE_CHECKING:
+    from riverbus.core.consensus.shard import Shard
     from riverbus.core.engine import Engine
-    from riverbus.core.shard import Shard
 
 _ROLES = {0: "follower", 1: "candidate", 2: "leader", 3: "pre-candidate"}
 _LAG_ENTRIES_MAX = 10_000  # committed and not yet applied here: above this a node says that it lags

@@ -1,8 +1,8 @@
-"""The replicated channel rules (core/rules.py) that a configuration asks for."""
+"""The replicated channel rules (core/state/rules.py) that a configuration asks for."""
 
 from __future__ import annotations
 
-from riverbus.core.rules import ChannelRule, Rules
+from riverbus.core.state.rules import ChannelRule, Rules
 from riverbus.runtime.config import Config
 
 

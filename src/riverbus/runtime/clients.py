@@ -23,10 +23,10 @@ from typing import cast
 
 from riverbus import limits
 from riverbus.commands import Command, Publish
-from riverbus.core.logins import host_of
+from riverbus.core.access.logins import host_of
+from riverbus.core.clients.session import Session
+from riverbus.core.clients.sessions import Sessions
 from riverbus.core.ports import ReplyEncoder
-from riverbus.core.session import Session
-from riverbus.core.sessions import Sessions
 from riverbus.runtime.rates import Budget, Rates
 from riverbus.runtime.receipts import unacknowledged_bytes
 from riverbus.runtime.tls import Certificates, Gate

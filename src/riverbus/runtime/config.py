@@ -20,14 +20,14 @@ from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationErr
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from riverbus import limits
-from riverbus.core.rules import DURABILITIES, QUORUM
+from riverbus.core.state.rules import DURABILITIES, QUORUM
 from riverbus.runtime.config_users import ClientTls, Section, Tls, User
 from riverbus.runtime.units import Address, parse_address, parse_bytes, parse_cluster, parse_duration
 
 ENVIRONMENT_PREFIX = "RIVERBUS_"
 LAYERS = ("flags", "environment", "file")  # the first that sets a key holds
 _NOT_SETTINGS = frozenset({"RIVERBUS_CONFIG", "RIVERBUS_URL"})  # of the command line itself
-_HISTORY_MAX = 2**62  # as core/rules.py UNLIMITED
+_HISTORY_MAX = 2**62  # as core/state/rules.py UNLIMITED
 
 
 class ConfigError(Exception):

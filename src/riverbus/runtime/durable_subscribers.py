@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from riverbus.core.durable import DurableNames
+from riverbus.core.clients.durable import DurableNames
 from riverbus.runtime.config import Config
 
 

@@ -21,10 +21,10 @@ from typing import cast
 
 from riverbus import limits
 from riverbus._native import Log
+from riverbus.core.clients.session import Session
+from riverbus.core.consensus.shard import Settings
 from riverbus.core.engine import Engine
 from riverbus.core.ports import Links, SnapshotFile, Snapshots
-from riverbus.core.session import Session
-from riverbus.core.shard import Settings
 from riverbus.peer_messages import PeerMessage
 from riverbus.runtime.channel_rules import rules_of
 from riverbus.runtime.config import Config

@@ -23,8 +23,8 @@ from pydantic import SecretStr
 
 from riverbus import limits
 from riverbus._native import Log
+from riverbus.core.consensus.shard import Settings
 from riverbus.core.engine import Engine
-from riverbus.core.shard import Settings
 from riverbus.peer_messages import PeerMessage
 from riverbus.runtime.admin import AdminServer
 from riverbus.runtime.channel_rules import rules_of

@@ -1,6 +1,6 @@
 """Who may come in: users of the configuration, the cluster's secret, TLS contexts, and what CONFIG GET shows of it.
 
-Leaves to others: whether a password is right (passwords.py), what a user may do (core/acl_rights.py), TLS connections
+Leaves to others: whether a password is right (passwords.py), what a user may do (acl_rights.py), TLS connections
 (tls.py). A file with a secret that others of this machine can read is refused.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from riverbus import limits
-from riverbus.core.acl import RuleError, User, check_names, checked_name, hashed, merged, read_user, text_of
+from riverbus.core.access.acl import RuleError, User, check_names, checked_name, hashed, merged, read_user, text_of
 from riverbus.runtime.config import Config, ConfigError
 from riverbus.runtime.config_users import ClientTls, Tls
 from riverbus.runtime.config_users import User as ConfiguredUser
@@ -72,7 +72,7 @@ def user_of(configured: ConfiguredUser) -> User:
 
 
 class _Commands:
-    """Which there are (core/acl.py `Names`)."""
+    """Which there are (core/access/acl.py `Names`)."""
 
     def has_command(self, name: str) -> bool:
         return find(ROWS, name.encode()) is not None

@@ -1,7 +1,7 @@
 """Snapshot files: one a (shard, index), written and synced by one thread, so that no disk makes the loop wait.
 
     file   := slice*, footer                                       little endian
-    slice  := u32 length, u64 xxh3_64 of the payload, payload      as core/snapshot.py frames them
+    slice  := u32 length, u64 xxh3_64 of the payload, payload      as core/state/snapshot.py frames them
     footer := magic, u64 bytes of the slices, xxh3_128 of them
 
 A snapshot grows as `shard-<s>-<index>.<n>.part` and is not there until its commit: footer, fsync, rename to `.snap`,

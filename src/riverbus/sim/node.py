@@ -11,10 +11,10 @@ from collections.abc import Callable
 from random import Random
 
 from riverbus._native import LogError, RaftError
-from riverbus.core.open_access import OpenAccess
-from riverbus.core.rules import Rules
-from riverbus.core.session import Session
-from riverbus.core.shard import Settings
+from riverbus.core.access.open_access import OpenAccess
+from riverbus.core.clients.session import Session
+from riverbus.core.consensus.shard import Settings
+from riverbus.core.state.rules import Rules
 from riverbus.limits import TICK_S
 from riverbus.peer_messages import PeerMessage
 from riverbus.sim.clients import SimConnection

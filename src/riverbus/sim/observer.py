@@ -16,11 +16,11 @@ import msgspec
 import xxhash
 
 from riverbus._native import LEADER, Log
-from riverbus.core.bus import Applied, Bus, RunResult
+from riverbus.core.consensus.replica import Replica
+from riverbus.core.consensus.shard import Settings
 from riverbus.core.engine import Engine
 from riverbus.core.ports import Access, Links, Snapshots
-from riverbus.core.replica import Replica
-from riverbus.core.shard import Settings
+from riverbus.core.state.bus import Applied, Bus, RunResult
 from riverbus.messages import MessageId
 from riverbus.sim.checkers import Violation
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 
 from riverbus import limits
-from riverbus.core.rules import UNLIMITED, ChannelRule, Rules
+from riverbus.core.state.rules import UNLIMITED, ChannelRule, Rules
 
 FAULT_KINDS = (
     "crash",

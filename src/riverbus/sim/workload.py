@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import hiredis
 
-from riverbus.core.lag import before
+from riverbus.core.clients.lag import before
 from riverbus.messages import ID_MIN, MessageId
 from riverbus.sim.checkers import Event, Operation, Result
 from riverbus.sim.clients import SimConnection, command

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from riverbus import limits
-from riverbus.core.lag import before
+from riverbus.core.clients.lag import before
 from riverbus.core.slots import ShardMap
 from riverbus.messages import ID_MAX, MessageId
 from riverbus.sim.checkers import Event, Violation, check

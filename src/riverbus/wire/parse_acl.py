@@ -30,7 +30,7 @@ def parse_setuser(args: list[bytes]) -> Command:
 
 
 def _without_password(rule: bytes) -> bytes:
-    """`>secret` and `<secret` by the digest that is added or removed; core/acl.py reads these."""
+    """`>secret` and `<secret` by the digest that is added or removed; core/access/acl.py reads these."""
     if rule[:1] in (b">", b"<"):
         return (b"#" if rule[:1] == b">" else b"!") + hashlib.sha256(rule[1:]).hexdigest().encode()
     return rule

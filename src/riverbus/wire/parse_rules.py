@@ -11,7 +11,7 @@ from riverbus.limits import MESSAGE_BYTES_MAX, PUBLISH_WINDOW_MS_MAX, PUBLISH_WI
 from riverbus.wire.parsing import SYNTAX_ERROR, CommandError, checked_pattern, text_of
 
 DURABILITIES = ("quorum", "none")
-_LIMIT_MAX = 2**62  # core/rules.py UNLIMITED
+_LIMIT_MAX = 2**62  # core/state/rules.py UNLIMITED
 _AMOUNT = re.compile(rb"([0-9]{1,18})([A-Za-z]*)")
 _TIMES = {b"": 1, b"ms": 1, b"s": 1000, b"m": 60_000, b"h": 3_600_000, b"d": 86_400_000}
 _SIZES = {b"": 1, b"b": 1, b"kib": 2**10, b"mib": 2**20, b"gib": 2**30, b"kb": 10**3, b"mb": 10**6, b"gb": 10**9}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from riverbus.core.bus import Applied, Bus, WriteResult
-from riverbus.core.entries import BatchBuilder, encode_entry
-from riverbus.core.keyspace.codes import Noun
-from riverbus.core.rules import UNLIMITED, ChannelRule, Rules
+from riverbus.core.state.bus import Applied, Bus, WriteResult
+from riverbus.core.state.entries import BatchBuilder, encode_entry
+from riverbus.core.state.keyspace.codes import Noun
+from riverbus.core.state.rules import UNLIMITED, ChannelRule, Rules
 from riverbus.fields import encode_fields
 from riverbus.keyspace_commands import Pairs, XAdd
 from riverbus.messages import NULL_ARRAY, ErrorReply, Kind, MessageId, Status

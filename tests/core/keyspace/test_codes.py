@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverbus.commands import Publish, XRange
-from riverbus.core.entries import BatchBuilder, DamagedEntry, UnknownEntry, WriteOp, decode_batch, encode_entry
-from riverbus.core.keyspace import codes
-from riverbus.core.keyspace.codes import CODES, TYPES, DamagedNoun, UnknownNoun, decode_noun, encode_noun
+from riverbus.core.state.entries import BatchBuilder, DamagedEntry, UnknownEntry, WriteOp, decode_batch, encode_entry
+from riverbus.core.state.keyspace import codes
+from riverbus.core.state.keyspace.codes import CODES, TYPES, DamagedNoun, UnknownNoun, decode_noun, encode_noun
 from riverbus.keyspace_commands import READS, WRITES, Del, SetString, Transaction, Trim, XAck, XAdd, XDel, XReadGroup
 from riverbus.messages import ID_MAX, ID_MIN, MessageId
 from tests.core.keyspace.shard import Shard, body, ids

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from riverbus.core.keyspace import cursors
-from riverbus.core.keyspace.codes import DamagedNoun, decode_noun, encode_noun
-from riverbus.core.snapshot import BusRestore
+from riverbus.core.state.keyspace import cursors
+from riverbus.core.state.keyspace.codes import DamagedNoun, decode_noun, encode_noun
+from riverbus.core.state.snapshot import BusRestore
 from riverbus.durable_commands import (
     DurableCursor,
     DurableOpen,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverbus.commands import Publish, XInfoStream, XLen
-from riverbus.core.keyspace import publish_keys
+from riverbus.core.state.keyspace import publish_keys
 from riverbus.keyspace_commands import (
     Del,
     GetString,

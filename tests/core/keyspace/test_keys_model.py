@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from riverbus.commands import XLen
-from riverbus.core.keyspace import keyspace
+from riverbus.core.state.keyspace import keyspace
 from riverbus.keyspace_commands import (
     DbSize,
     Del,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverbus.core.keyspace import pending as module
-from riverbus.core.keyspace.pending import Entry, Pending
+from riverbus.core.state.keyspace import pending as module
+from riverbus.core.state.keyspace.pending import Entry, Pending
 from riverbus.messages import ID_MAX, ID_MIN, MessageId
 
 some_ids = st.builds(MessageId, st.integers(0, 6), st.integers(0, 5))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from riverbus.commands import XInfoStream, XLen, XRange, XRead
-from riverbus.core.keyspace.codes import Noun
+from riverbus.core.state.keyspace.codes import Noun
 from riverbus.keyspace_commands import (
     Del,
     Exists,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from riverbus.commands import XInfoStream, XLen, XRange, XRead
-from riverbus.core.keyspace.codes import Noun
-from riverbus.core.rules import ChannelRule, Rules
+from riverbus.core.state.keyspace.codes import Noun
+from riverbus.core.state.rules import ChannelRule, Rules
 from riverbus.keyspace_commands import (
     DbSize,
     Del,
@@ -311,7 +311,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
 
 def test_one_read_hands_out_a_bounded_part_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     shard = Shard()
-    monkeypatch.setattr("riverbus.core.keyspace.deliveries.READ_GROUP_BYTES_MAX", 500)
+    monkeypatch.setattr("riverbus.core.state.keyspace.deliveries.READ_GROUP_BYTES_MAX", 500)
     shard.do(XGroupCreate(b"s", b"g", ID_MIN, mkstream=True))
     for number in range(1, 6):
         shard.add(b"s", str(number), b"x" * 200)

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverbus.commands import XLen
-from riverbus.core.keyspace import sequences
-from riverbus.core.keyspace.sequences import FORGOTTEN, Sequences, Stretch
-from riverbus.core.snapshot import BusRestore
+from riverbus.core.state.keyspace import sequences
+from riverbus.core.state.keyspace.sequences import FORGOTTEN, Sequences, Stretch
+from riverbus.core.state.snapshot import BusRestore
 from riverbus.keyspace_commands import PublishRun, Transaction
 from riverbus.limits import PUBLISH_KEYS_MS
 from riverbus.messages import MessageId

@@ -9,13 +9,13 @@ import pytest
 from xxhash import xxh3_64_intdigest, xxh3_128
 
 from riverbus.commands import XInfoStream
-from riverbus.core.bus import Bus
-from riverbus.core.entries import BatchBuilder, encode_entry
-from riverbus.core.keyspace import pending, records
-from riverbus.core.keyspace.codes import Noun
-from riverbus.core.rules import ChannelRule, Rules
-from riverbus.core.snapshot import BusRestore, DamagedSnapshot
-from riverbus.core.snapshot_writer import END, FRAME, HEAD, MAGIC_WITHOUT_KEYS, RECORD, RECORD_END, RECORD_HEAD
+from riverbus.core.state.bus import Bus
+from riverbus.core.state.entries import BatchBuilder, encode_entry
+from riverbus.core.state.keyspace import pending, records
+from riverbus.core.state.keyspace.codes import Noun
+from riverbus.core.state.rules import ChannelRule, Rules
+from riverbus.core.state.snapshot import BusRestore, DamagedSnapshot
+from riverbus.core.state.snapshot_writer import END, FRAME, HEAD, MAGIC_WITHOUT_KEYS, RECORD, RECORD_END, RECORD_HEAD
 from riverbus.keyspace_commands import (
     Del,
     Expire,

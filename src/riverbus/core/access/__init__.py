@@ -1,0 +1,1 @@
+"""Who may do what: users, their rules, and the checks of commands, keys and channels."""

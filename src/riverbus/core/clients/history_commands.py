@@ -1,0 +1,193 @@
+"""XRANGE, XREVRANGE, XLEN and XREAD: a channel's retained messages, whichever way they came in.
+
+All are linearizable: a read barrier first (reads.py), then the local replica. A published message is an entry with
+the one field `message`. A reply is bounded: what would be larger is an error that asks for COUNT.
+
+XREAD BLOCK takes its `$` behind the barrier, then waits in core/clients/blocked.py; while it waits nothing else of its
+connection is carried out, as in Redis. In a transaction it doesn't wait. History that was trimmed is passed over, as in
+Redis; who wants to be told uses BUS.SUBSCRIBE.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from riverbus.commands import XLen, XRange, XRead
+from riverbus.core.clients.inflight import Order
+from riverbus.core.clients.lag import before
+from riverbus.core.clients.outbox import NOTHING, PendingReply, error_reply
+from riverbus.core.clients.reads import STREAM, is_string, query, read_fresh, room_bytes
+from riverbus.core.clients.refusals import REPLY_TOO_LARGE, WRONG_TYPE
+from riverbus.core.state.entries import message_fields
+from riverbus.keyspace_commands import Pairs, Type
+from riverbus.messages import ID_MAX, ID_MIN, NULL_ARRAY, BusError, Message, MessageId, Reply
+
+if TYPE_CHECKING:
+    from riverbus.core.clients.session import Session
+    from riverbus.core.ports import Cancellable
+    from riverbus.core.state.bus import Bus
+
+_PAGE = 1000  # messages taken from the bus at a time
+_ENTRY_BYTES = 48  # of framing around an entry's fields, about
+
+Entries = list[Reply]  # of [id, [name, value, ...]]
+
+
+class _TooLarge(Exception):
+    """The reply would be above its limit."""
+
+
+def _entries(
+    bus: Bus, channel: bytes, first: MessageId, last: MessageId, limit: int | None, reverse: bool, room: int
+) -> tuple[Entries, int]:
+    """The entries and about how many bytes they are. Raises _TooLarge."""
+    entries: Entries = []
+    size = 0
+    while first <= last and (limit is None or len(entries) < limit):
+        wanted = _PAGE if limit is None else min(_PAGE, limit - len(entries))
+        page = bus.range(channel, first, last, wanted, reverse)
+        for message in page:
+            entries.append(_entry(message))
+            size += len(message.body) + _ENTRY_BYTES
+        if size > room:
+            raise _TooLarge
+        if len(page) < wanted:
+            break
+        end = page[-1].id
+        if reverse:
+            last = before(end)
+        elif end == ID_MAX:
+            break
+        else:
+            first = end.next()
+    return entries, size
+
+
+def _entry(message: Message) -> Reply:
+    return (message.id.to_bytes(), message_fields(message.kind, message.body))
+
+
+def xrange(session: Session, command: XRange) -> Reply:
+    channel, first, last, limit, reverse = command
+
+    def produce() -> Reply:
+        bus = session.backend.bus(channel)
+        if is_string(session, channel):
+            return WRONG_TYPE
+        if limit == 0:
+            is_there = bus.length(channel) or query(session, channel, Type(channel)) == STREAM
+            return NULL_ARRAY if is_there else []
+        try:
+            return _entries(bus, channel, first, last, limit, reverse, room_bytes(session))[0]
+        except _TooLarge:
+            return REPLY_TOO_LARGE
+
+    return read_fresh(session, (channel,), produce)
+
+
+def xlen(session: Session, command: XLen) -> Reply:
+    channel = command.channel
+    return read_fresh(session, (channel,), lambda: query(session, channel, command))
+
+
+def xread(session: Session, command: XRead) -> Reply:
+    if command.block_ms is None or session.pipeline.execution is not None:
+        return read_fresh(session, command.channels, lambda: _read(session, command, starts_of(session, command)))
+    WaitingRead(session, command).begin()
+    return NOTHING
+
+
+def starts_of(session: Session, command: XRead) -> list[MessageId]:
+    """After which id each channel is read; `$` is what it has now, `+` begins with its newest entry."""
+    return [
+        _start_of(session.backend.bus(channel), channel, after)
+        for channel, after in zip(command.channels, command.after, strict=True)
+    ]
+
+
+def _start_of(bus: Bus, channel: bytes, after: MessageId | None) -> MessageId:
+    if after is None:
+        return bus.last_id(channel)
+    if after == ID_MAX:
+        newest = bus.range(channel, ID_MIN, ID_MAX, 1, True)
+        return before(newest[0].id) if newest else bus.last_id(channel)
+    return after
+
+
+def _read(session: Session, command: XRead, starts: list[MessageId], is_retry: bool = False) -> Reply:
+    found: list[tuple[Reply, Reply]] = []
+    room = room_bytes(session)
+    for channel, after in zip(command.channels, starts, strict=True):
+        bus = session.backend.bus(channel)
+        if is_string(session, channel):
+            if is_retry:
+                continue  # as in Redis: who waits for a stream is not told of another type
+            return WRONG_TYPE
+        try:
+            entries, size = _entries(bus, channel, after.next(), ID_MAX, command.limit or None, False, room)
+        except _TooLarge:
+            return REPLY_TOO_LARGE
+        room -= size
+        if entries:
+            found.append((channel, entries))
+    return Pairs(tuple(found)) if found else NULL_ARRAY
+
+
+class WaitingRead:
+    """An XREAD BLOCK, from its barrier to its answer (a `BlockedRead`, a `Waiting`)."""
+
+    __slots__ = ("_command", "_pending", "_session", "_starts", "_timer", "ordinal")
+
+    group = None
+    is_asking = False
+
+    def __init__(self, session: Session, command: XRead) -> None:
+        self._session = session
+        self._command = command
+        self._pending = PendingReply(session.pipeline, Order.READ)
+        self._starts: list[MessageId] = []
+        self._timer: Cancellable | None = None
+        self.ordinal = 0
+
+    @property
+    def channels(self) -> tuple[bytes, ...]:
+        return self._command.channels
+
+    def begin(self) -> None:
+        session = self._session
+        session.pipeline.expect_alone(self._pending)
+        session.backend.fresh(self._command.channels, self._on_fresh)
+
+    def _on_fresh(self, error: BusError | None) -> None:
+        session = self._session
+        if session.is_closed:
+            return
+        if error is not None:
+            self._pending.resolve(error_reply(error))
+            return
+        self._starts = starts_of(session, self._command)
+        reply = _read(session, self._command, self._starts)
+        if reply is not NULL_ARRAY:
+            self._pending.resolve(reply)
+            return
+        session.registry.blocked.add(self)
+        session.blocked_read = self
+        assert self._command.block_ms is not None
+        if self._command.block_ms:
+            at = session.backend.time() + self._command.block_ms / 1000
+            self._timer = session.backend.schedule(at, lambda: self.unblock(NULL_ARRAY))
+
+    def retry(self) -> None:
+        reply = _read(self._session, self._command, self._starts, is_retry=True)
+        if reply is not NULL_ARRAY:
+            self.unblock(reply)
+
+    def unblock(self, reply: Reply) -> None:
+        self.give_up()
+        self._pending.resolve(reply)
+
+    def give_up(self) -> None:
+        self._session.blocked_read = None
+        self._session.registry.blocked.remove(self)
+        if self._timer is not None:
+            self._timer.cancel()

@@ -1,0 +1,67 @@
+"""How a command that reads is answered: behind a read barrier, from the local replica, when there is room for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from riverbus.commands import Command
+from riverbus.core.clients.inflight import Order
+from riverbus.core.clients.outbox import NOTHING, PendingReply, error_reply
+from riverbus.keyspace_commands import Type
+from riverbus.limits import OUTBOX_REPLIES_BYTES_MAX
+from riverbus.messages import BusError, Reply, Status
+
+if TYPE_CHECKING:
+    from riverbus.core.clients.session import Session
+    from riverbus.core.ports import Done
+
+
+STREAM = Status("stream")
+_STRING = Status("string")
+
+
+def read_fresh(session: Session, keys: Sequence[bytes], produce: Callable[[], Reply]) -> Reply:
+    """Answer with `produce()` once the local replicas of these keys' shards are fresh."""
+    done = _expect(session, produce)
+    session.backend.fresh(keys, done)
+    return NOTHING
+
+
+def read_shards(session: Session, shards: Sequence[int], produce: Callable[[], Reply]) -> Reply:
+    """As `read_fresh`, of whole shards."""
+    done = _expect(session, produce)
+    session.backend.fresh_shards(shards, done)
+    return NOTHING
+
+
+def _expect(session: Session, produce: Callable[[], Reply]) -> Done:
+    pending = PendingReply(session.pipeline.owner, Order.READ)
+    session.pipeline.expect(pending)
+
+    def done(error: BusError | None) -> None:
+        if session.is_closed:
+            return
+        if error is not None:
+            pending.resolve(error_reply(error))
+        elif pending.owner is session.pipeline and session.pipeline.is_congested:
+            session.pipeline.park(pending, produce)
+        else:
+            pending.resolve(produce())
+
+    return done
+
+
+def query(session: Session, key: bytes, noun: Command) -> Reply:
+    """What the local replica of the key's shard knows."""
+    backend = session.backend
+    return backend.bus(key).query(noun, backend.wall_ms())
+
+
+def is_string(session: Session, key: bytes) -> bool:
+    return query(session, key, Type(key)) == _STRING
+
+
+def room_bytes(session: Session) -> int:
+    """What a reply may take."""
+    return OUTBOX_REPLIES_BYTES_MAX if session.pipeline.execution is None else session.pipeline.execution.room_bytes
