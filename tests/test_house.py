@@ -92,7 +92,7 @@ def test_a_document_that_names_a_file_that_is_not_there_is_found(tmp_path: Path)
     (tmp_path / "src" / "riverbus" / "core" / "bus.py").write_text('"""The bus."""\n')
     (tmp_path / "LICENSE.md").write_text("")
     (tmp_path / "ARCHITECTURE.md").write_text(
-        "bus.py core/state/bus.py [license](LICENSE.md) https://a.org/b.md\ngone.py wire/bus.py"
+        "bus.py core/bus.py [license](LICENSE.md) https://a.org/b.md\ngone.py wire/bus.py"
     )
     assert list(check_house.missing_names(tmp_path)) == [
         "ARCHITECTURE.md:2: there is no gone.py",

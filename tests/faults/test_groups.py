@@ -1,4 +1,4 @@
-"""A consumer group on real nodes that are killed: C11. Each entry is handled, none after its acknowledgement was answered.
+"""A consumer group on real nodes that are killed: C11. Each entry is handled, and none after its acknowledgement.
 
 The simulator has many more such runs (sim/group_workload.py); here are real sockets, disks and processes, one clock.
 """
@@ -79,7 +79,7 @@ async def produce(work: Work, name: str) -> None:
             while not work.is_stopping:
                 count += 1
                 invoked, value = time.monotonic(), f"{name}:{count}"
-                id_ = await client.xadd(STREAM, {"message": value})
+                id_: Any = await client.xadd(STREAM, {"message": value})
                 done = time.monotonic()
                 work.added.append(Event(invoked, done, name, "publish", STREAM, value, "ok", id_of(id_), node.id))
                 await asyncio.sleep(0.005)
@@ -128,7 +128,7 @@ async def kill_in_turn(cluster: Cluster) -> None:
 async def whole_stream(node: Node) -> list[Event]:
     client = client_of(node)
     try:
-        found = await client.xrange(STREAM)
+        found: Any = await client.xrange(STREAM)
     finally:
         await client.aclose()
     now = time.monotonic()
@@ -157,7 +157,9 @@ def test_a_group_handles_all_of_its_stream_while_nodes_are_killed(tmp_path: Path
                     work.is_stopping = True
             await cluster.wait_ready()
             await asyncio.wait_for(consume(work, "drainer", drains=True), 30)
-            history = [*work.added, *(event for node in cluster.nodes for event in await whole_stream(node))]
+            history = list(work.added)
+            for node in cluster.nodes:
+                history += await whole_stream(node)
             violations = check_groups(work.events, history, is_drained=True)
             assert not violations, "\n".join(map(str, violations))
             given = sum(len(event.entries) for event in work.events if event.operation != "ack")
