@@ -19,7 +19,7 @@ def test_fan_out_and_pause_are_measured_for_both(capsys: pytest.CaptureFixture[s
         assert "apt-get install redis-server" in shown
     else:
         assert code == 0, shown
-    assert shown.count("1 publisher to") == len(fanout.CASES)
+    assert shown.count("1 publisher with") == len(fanout.CASES)
     assert f"window of {QUICK.scaled(pause.RETAINED):,}" in shown
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", "results.md", "results.png"}
 

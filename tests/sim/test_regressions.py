@@ -51,3 +51,13 @@ def test_that_test_finds_the_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     story = publish_until_a_second_snapshot_then_lose_power_in_its_turn(monkeypatch)
     with pytest.raises(Exception, match="cannot be read"):
         story.carry_out("start 1")
+
+
+def test_a_node_waits_for_its_first_write_by_the_right_number() -> None:
+    """It counted from before the batch that its start writes, and might not have heard that its first write is done."""
+    story = Story()
+    story.carry_out("cluster nodes=1")
+    engine = story.world.nodes[0].engine
+    assert engine is not None
+    awaited = [shard.replica.awaits_batch for shard in engine.shards]
+    assert awaited == [engine.flushed_batch] * len(engine.shards)

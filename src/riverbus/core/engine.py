@@ -86,8 +86,9 @@ class Engine:
         for number in range(settings.shards):
             if not Raft.is_bootstrapped(log, number):
                 Raft.bootstrap(log, number, list(settings.voters))
-        log.flush()
+        self.flushed_batch = log.flush()
         log.sync()
+        self.completed_batch = log.completed()
         self.shards: list[Shard] = [
             open_shard(number, settings, log, links, snapshots, self, self._next_seq)
             for number in range(settings.shards)
