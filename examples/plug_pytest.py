@@ -4,6 +4,7 @@ Needs the extra: pip install 'riverbus[pytest]'. No node needs to run; `pytest` 
 """
 
 import asyncio
+import os
 import sys
 
 import pytest
@@ -43,4 +44,5 @@ def test_a_consumer_that_was_slow_is_told_what_it_missed(riverbus) -> None:  # t
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main(["-q", "-p", "riverbus.contrib.pytest_plugin", "-p", "no:cacheprovider", __file__]))
+    options = ["-q", "-p", "riverbus.contrib.pytest_plugin", "-p", "no:cacheprovider"]
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *options, __file__])
