@@ -62,7 +62,7 @@ run: setup
 
 test: setup
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo test --manifest-path native/Cargo.toml --locked --quiet
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.faults.scenarios import SCENARIOS, SEED, SHORT_S, run_scenario
+from tests.faults.scenarios import SCENARIOS, SEED, SHORT_S, Scenario, run_scenario
+
+SEEDS = 5  # whether a fault meets a moment in which the bug shows is luck, of one seed
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("mutant", "name", "rules"),
     [
@@ -21,5 +24,15 @@ from tests.faults.scenarios import SCENARIOS, SEED, SHORT_S, run_scenario
 )
 def test_a_seeded_bug_in_real_nodes_is_found(mutant: str, name: str, rules: str, tmp_path: Path) -> None:
     (scenario,) = (each for each in SCENARIOS if each.name == name)
-    with pytest.raises(AssertionError, match=rules):
-        asyncio.run(run_scenario(scenario, tmp_path, SEED, SHORT_S, ("tests.faults.planted_node", mutant), tmp_path))
+    assert any(re.search(rules, verdict(scenario, mutant, seed, tmp_path)) for seed in range(SEED, SEED + SEEDS))
+
+
+def verdict(scenario: Scenario, mutant: str, seed: int, tmp_path: Path) -> str:
+    """What the checkers say of a run; nothing, if it went well."""
+    place = tmp_path / str(seed)
+    place.mkdir()
+    try:
+        asyncio.run(run_scenario(scenario, place, seed, SHORT_S, ("tests.faults.planted_node", mutant), place))
+    except AssertionError as found:
+        return str(found)
+    return ""
