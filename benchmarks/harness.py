@@ -194,9 +194,9 @@ def scratch_directory() -> Iterator[Path]:
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` consecutive free ports on loopback, below the range that the kernel gives to clients."""
+    """The first of `count` consecutive free ports on loopback, below those of the tests and of clients."""
     for _ in range(200):
-        base = random.randrange(10_000, 32_000)
+        base = random.randrange(10_000, 20_000)
         if all(_is_free(base + offset) for offset in range(count)):
             return base
     raise BenchmarkError(f"no {count} consecutive free ports")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from riverbus.cli.admin_client import ask
 from riverbus.runtime.units import Address
+from tests.ports import PORTS
 
 DEADLINE_S = 60
 PROGRAM = [sys.executable, "-m", "riverbus.cli"]
@@ -92,7 +93,7 @@ def stop(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
 def free_ports(count: int) -> int:
     """The first of `count` consecutive ports that nothing listens on, below those of outgoing connections."""
     for _ in range(100):
-        first = random.randrange(20_000, 32_000 - count)
+        first = random.choice(PORTS[:-count])
         held = []
         try:
             for port in range(first, first + count):

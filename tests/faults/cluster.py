@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import riverbus
+from tests.ports import PORTS
 
-PORTS = range(20_000, 32_000)  # below what the kernel gives to outgoing connections, so that a restart finds its own
 POLL_S = 0.05
 READY_S = 30.0
 LOG_TAIL_BYTES = 6000

@@ -186,7 +186,8 @@ class Server:
 
     def xread(self, streams: list[Stream], after: int | str, count: int | None = None) -> list[tuple[bytes, Entries]]:
         more = [] if count is None else ["COUNT", count]
-        ends = [self._end(stream, after) for stream in streams]
+        # `+` is newer than the reference, from Redis 7.4.
+        ends = ["$" if (end := self._end(stream, after)) == "+" else end for stream in streams]
         names = [self._name(stream) for stream in streams]
         found = self._redis.execute_command("XREAD", *more, "STREAMS", *names, *ends)
         pairs = found.items() if isinstance(found, dict) else found or []

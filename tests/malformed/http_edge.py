@@ -79,7 +79,6 @@ class HttpSubject:
             logger = logging.getLogger(name)
             if _alarm not in logger.handlers:
                 logger.addHandler(_alarm)
-                logger.propagate = False
         _alarm.texts.clear()
         config = AdminServer(_Source(), lambda: b"metric 1\n", TOKEN if seed % 2 else None)._server.config
         self.has_token = seed % 2 == 1
