@@ -57,6 +57,41 @@ PROBES = (
     ("EXPIRE", "a", "1"),
     ("TTL", "b"),
 )
+# Asked with every way to hold the key `a`.
+KEY_PROBES = (
+    *PROBES,
+    ("XCLAIM", "a", "g", "c", "0", "1-1"),
+    ("XPENDING", "a", "g"),
+    ("XACK", "a", "g", "1-1"),
+    ("XDEL", "a", "1-1"),
+    ("XTRIM", "a", "MAXLEN", "1"),
+    ("XSETID", "a", "1-1"),
+    ("XGROUP", "CREATE", "a", "g", "$"),
+    ("XGROUP", "SETID", "a", "g", "$"),
+    ("XGROUP", "DESTROY", "a", "g"),
+    ("XGROUP", "CREATECONSUMER", "a", "g", "c"),
+    ("XGROUP", "DELCONSUMER", "a", "g", "c"),
+    ("XINFO", "GROUPS", "a"),
+    ("XINFO", "CONSUMERS", "a", "g"),
+    ("XLEN", "a"),
+    ("XRANGE", "a", "-", "+"),
+    ("XREVRANGE", "a", "+", "-"),
+    ("TYPE", "a"),
+    ("UNLINK", "a"),
+    ("TOUCH", "a"),
+    ("RENAMENX", "a", "b"),
+    ("OBJECT", "ENCODING", "a"),
+    ("PERSIST", "a"),
+    ("PEXPIRE", "a", "1"),
+    ("PTTL", "a"),
+    ("EXPIRETIME", "a"),
+    ("STRLEN", "a"),
+    ("GETDEL", "a"),
+    ("GETEX", "a"),
+    ("GETEX", "a", "EX", "1"),
+    ("SETNX", "a", "1"),
+    ("SETEX", "a", "1", "1"),
+)
 KEY_RULES = ("~*", "~a", "~b", "~c*", "%R~a", "%W~a", "%RW~b", "%R~*", "%Q~a", "%~a", "allkeys", "resetkeys")
 CHANNEL_RULES = ("&*", "&a", "&c*", "&c1", "allchannels", "resetchannels")
 PASSWORDS = (">x", ">y", "<x", "<z", "nopass", "resetpass", "#" + "a" * 64, "!" + "a" * 64, "#abc")
@@ -123,6 +158,13 @@ def described(reply: Any) -> dict[bytes, Any]:
     return fields
 
 
+def check_verdict(client: FakeClient, server: redis.Redis, probe: tuple[str, ...]) -> None:
+    one, other = ours(client, "ACL", "DRYRUN", "u", *probe), theirs(server, "ACL", "DRYRUN", "u", *probe)
+    assert (one == b"OK") == (other == b"OK"), (probe, one, other)
+    if VALKEY:
+        assert one == other
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(RULES, min_size=1, max_size=4), max_size=6))
 def test_users_are_what_redis_makes_of_the_same_rules(server: redis.Redis, changes: list[list[str]]) -> None:
@@ -136,10 +178,18 @@ def test_users_are_what_redis_makes_of_the_same_rules(server: redis.Redis, chang
     if VALKEY:
         assert ours(client, "ACL", "LIST")[-1] == theirs(server, "ACL", "LIST")[-1]
     for probe in PROBES:
-        one, other = ours(client, "ACL", "DRYRUN", "u", *probe), theirs(server, "ACL", "DRYRUN", "u", *probe)
-        assert (one == b"OK") == (other == b"OK"), (probe, one, other)
-        if VALKEY:
-            assert one == other
+        check_verdict(client, server, probe)
+
+
+@pytest.mark.parametrize(
+    "rules", [[], ["~a"], ["%R~a"], ["%W~a"], ["%RW~a"], ["%R~a", "%W~b"], ["%W~a", "%R~b"], ["~b"]]
+)
+def test_a_command_reads_and_writes_the_keys_that_redis_says(server: redis.Redis, rules: list[str]) -> None:
+    client = FakeNode().connect()
+    words = ("ACL", "SETUSER", "u", "reset", "allcommands", *rules)
+    assert text(ours(client, *words)) == text(theirs(server, *words))
+    for probe in KEY_PROBES:
+        check_verdict(client, server, probe)
 
 
 def test_the_default_user_and_the_categories_are_redis_own(server: redis.Redis) -> None:

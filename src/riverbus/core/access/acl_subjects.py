@@ -90,6 +90,11 @@ def _set_string(noun: keyspace.SetString) -> Subjects:
     return Subjects(((noun.key, READ | WRITE if noun.get else WRITE),))
 
 
+def _get_string(noun: keyspace.GetString) -> Subjects:
+    """GETEX counts as a write to Redis, with options or without."""
+    return Subjects(((noun.key, READ | WRITE if noun.command == "getex" else READ),))
+
+
 _TABLE: dict[type, _How] = {
     **dict.fromkeys(
         (
@@ -133,7 +138,7 @@ _TABLE: dict[type, _How] = {
     keyspace.XReadGroup: _keys(READ),
     keyspace.XAck: _key(WRITE),
     keyspace.XClaim: _key(WRITE),
-    keyspace.XAutoClaim: _key(READ | WRITE),
+    keyspace.XAutoClaim: _key(WRITE),
     keyspace.XPending: _key(READ),
     keyspace.XInfoGroups: _key(READ),
     keyspace.XInfoConsumers: _key(READ),
@@ -146,7 +151,7 @@ _TABLE: dict[type, _How] = {
     keyspace.Ttl: _key(READ),
     keyspace.Persist: _key(WRITE),
     keyspace.SetString: _set_string,
-    keyspace.GetString: _key(READ),
+    keyspace.GetString: _get_string,
     keyspace.StrLen: _key(_ANY),
     keyspace.GetDel: _key(READ | WRITE),
     keyspace.GetEx: _key(READ | WRITE),
