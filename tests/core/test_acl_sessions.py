@@ -120,7 +120,8 @@ def no_command(name: str) -> str:
         ("%W~a +@all", "XRANGE a - +", KEY),
         ("%W~a +@all", "SET a 1 GET", KEY),
         ("%W~a +@all", "GETDEL a", KEY),
-        ("%W~a +@all", "XAUTOCLAIM a g c 0 0", KEY),
+        ("%R~a +@all", "XAUTOCLAIM a g c 0 0", KEY),
+        ("%R~a +@all", "GETEX a", KEY),
         # channels are not keys; patterns are granted letter for letter
         ("~* +@all", "PUBLISH c m", CHANNEL),
         ("~* +@all", "SPUBLISH c m", CHANNEL),
