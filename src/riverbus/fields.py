@@ -28,8 +28,20 @@ def encode_fields(fields: Sequence[bytes]) -> bytes:
     return pack(f"<{count + 1}I", count, *map(len, fields)) + b"".join(fields)
 
 
-def decode_fields(body: bytes) -> list[bytes]:
-    """The alternating names and values of a body. Raises DamagedFields, after work bounded by len(body)."""
+def encode_many(fields: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
+    """`encode_fields([*fields, value])` for each value: where lengths repeat, only the first is packed."""
+    beginnings: dict[int, bytes] = {}
+    bodies = []
+    for value in values:
+        beginning = beginnings.get(len(value))
+        if beginning is None:
+            beginning = beginnings[len(value)] = encode_fields([*fields, value])[: -len(value) or None]
+        bodies.append(beginning + value)
+    return bodies
+
+
+def field_lengths(body: bytes) -> tuple[int, ...]:
+    """Of the names and values, which are the body's end. Raises DamagedFields, after work bounded by len(body)."""
     if len(body) < _COUNT.size:
         raise DamagedFields(f"{len(body)} bytes hold no count")
     (count,) = _COUNT.unpack_from(body)
@@ -39,6 +51,13 @@ def decode_fields(body: bytes) -> list[bytes]:
     lengths = unpack_from(f"<{count}I", body, _COUNT.size)
     if at + sum(lengths) != len(body):
         raise DamagedFields(f"lengths sum to {sum(lengths)}, {len(body) - at} bytes follow them")
+    return lengths
+
+
+def decode_fields(body: bytes) -> list[bytes]:
+    """The alternating names and values of a body. Raises DamagedFields, after work bounded by len(body)."""
+    lengths = field_lengths(body)
+    at = _COUNT.size * (len(lengths) + 1)
     fields = []
     for length in lengths:
         fields.append(body[at : at + length])

@@ -126,6 +126,31 @@ class Repeated(NamedTuple):
     times: int
 
 
+class RunIds(NamedTuple):
+    """The ids of a run's `length` messages, in one reply each to as many pipelined commands."""
+
+    first: MessageId
+    length: int
+
+    def to_bytes(self) -> list[bytes]:
+        ms, seq = self.first
+        return [b"%d-%d" % (ms, at) for at in range(seq, seq + self.length)]
+
+
+class EntryRun(NamedTuple):
+    """Messages with consecutive ids and of one kind, as entries of a stream; bodies as in `Message`."""
+
+    first: MessageId
+    kind: int
+    bodies: list[bytes]
+
+
+class Entries(NamedTuple):
+    """An array of stream entries, [id, [name, value, ...]] each."""
+
+    runs: tuple[EntryRun, ...]
+
+
 class Several(NamedTuple):
     """One reply each to several pipelined commands that were collapsed into one."""
 

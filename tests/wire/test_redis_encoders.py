@@ -11,14 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from riverbus.core.ports import ReplyEncoder
+from riverbus.fields import encode_fields, encode_many
 from riverbus.messages import (
     NULL_ARRAY,
+    Entries,
+    EntryRun,
     ErrorReply,
     Kind,
     MessageId,
     Push,
     Repeated,
     Reply,
+    RunIds,
     Several,
     Status,
     Verbatim,
@@ -151,3 +155,49 @@ def test_redis_py_shows_a_gap_as_an_ordinary_message() -> None:
         "channel": b"__riverbus__:gap",
         "data": b"c 1700000000000-7 1700000000000-10",
     }
+
+
+# --- runs: what is written at once, against what is written one by one ------------------------------------------------
+
+FIRSTS = st.builds(MessageId, st.sampled_from([0, 1, 1_700_000_000_000, 2**64 - 1]), st.integers(0, 1100))
+
+
+@given(FIRSTS, st.integers(1, 1200))
+def test_the_ids_of_a_run_are_written_as_each_alone(first: MessageId, count: int) -> None:
+    alone = Several(tuple([first.plus(at).to_bytes() for at in range(count)]))
+    assert Resp2Encoder().encode(RunIds(first, count)) == Resp2Encoder().encode(alone)
+
+
+NAMES = st.sampled_from([b"", b"field", b"%s%d", b"\r\n"])
+VALUES = st.binary(max_size=4) | st.just(b"x" * 100)
+PAIRS = st.lists(st.tuples(NAMES, VALUES), min_size=1, max_size=3).map(
+    lambda pairs: [x for pair in pairs for x in pair]
+)
+
+
+@given(
+    st.lists(
+        st.tuples(FIRSTS, st.lists(PAIRS, min_size=1, max_size=4), st.integers(1, 30))
+        | st.tuples(FIRSTS, st.lists(VALUES, min_size=1, max_size=4), st.integers(1, 30)),
+        max_size=3,
+    )
+)
+def test_entries_are_written_as_each_alone(drawn: list[tuple[MessageId, list[Any], int]]) -> None:
+    runs, alone = [], []
+    for first, some, times in drawn:
+        entries = some * times
+        kind = Kind.XADD if isinstance(some[0], list) else Kind.PUBLISH
+        runs.append(EntryRun(first, kind, [encode_fields(x) if kind == Kind.XADD else x for x in entries]))
+        for at, each in enumerate(entries):
+            fields = each if kind == Kind.XADD else [b"message", each]
+            alone.append([first.plus(at).to_bytes(), fields])
+    for encoder in (Resp2Encoder(), Resp3Encoder()):
+        assert encoder.encode(Entries(tuple(runs))) == encoder.encode(alone)
+
+
+@given(st.lists(st.binary(max_size=3), min_size=1, max_size=3), st.lists(st.binary(max_size=3)))
+def test_fields_of_a_run_are_packed_as_each_alone(fields: list[bytes], values: list[bytes]) -> None:
+    fields = fields if len(fields) % 2 else fields[1:]
+    if not fields:
+        fields = [b"f"]
+    assert encode_many(fields, values) == [encode_fields([*fields, value]) for value in values]

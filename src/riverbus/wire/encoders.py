@@ -14,17 +14,22 @@ name as well.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
+from riverbus.fields import field_lengths
 from riverbus.keyspace_commands import Pairs
 from riverbus.limits import KIB
 from riverbus.messages import (
     NULL_ARRAY,
+    Entries,
     ErrorReply,
+    Kind,
     MessageId,
     Push,
     Repeated,
     Reply,
+    RunIds,
     Several,
     Status,
     Verbatim,
@@ -33,6 +38,7 @@ from riverbus.wire.parsing import GAP_CHANNEL
 
 _HEADERS = [b"%d\r\n" % length for length in range(4 * KIB)]  # of payloads, after their `$`
 _INTEGERS = [b":%d\r\n" % value for value in range(KIB)]  # the replies of PUBLISH
+_MESSAGE = b"message"  # the field of an entry that was published
 _KINDS = {"channel": b"message", "pattern": b"pmessage", "shard": b"smessage"}
 
 Write = Callable[[bytes], None]
@@ -70,7 +76,9 @@ class Resp2Encoder:
             ErrorReply: lambda value, write: write(b"-%b\r\n" % _text(value.text)),
             MessageId: lambda value, write: write(_bulk(value.to_bytes())),
             Repeated: lambda value, write: write(b":%d\r\n" % value.value * value.times),
+            RunIds: lambda value, write: write(_run_ids(value)),
             Several: lambda value, write: self._items(value.replies, write),
+            Entries: _entries,
             Push: lambda value, write: self._sequence(self._push_mark, value.items, write),
             Verbatim: self._verbatim,
             list: lambda value, write: self._sequence(b"*", value, write),
@@ -212,6 +220,59 @@ class Resp3Encoder(Resp2Encoder):
     def _verbatim(self, value: Verbatim, write: Write) -> None:
         text = _text(value.text)
         write(b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text))
+
+
+# --- ids and entries --------------------------------------------------------------------------------------------------
+# Nearly all of a reply is the same bytes again and again: a run is one template, repeated and filled in at once.
+
+
+def _of_equal_digits(first: MessageId, count: int) -> int:
+    """So many of `count` ids from `first` on are of one size."""
+    above: int = 10 ** len(b"%d" % first.seq)
+    return min(count, above - first.seq)
+
+
+def _id_template(first: MessageId) -> bytes:
+    beginning = b"%d-" % first.ms
+    return b"$%d\r\n%b%%d\r\n" % (len(beginning) + len(b"%d" % first.seq), beginning)
+
+
+def _run_ids(ids: RunIds) -> bytes:
+    first, count = ids
+    equal = _of_equal_digits(first, count)
+    text = _id_template(first) * equal % tuple(range(first.seq, first.seq + equal))
+    return text + _run_ids(RunIds(first.plus(equal), count - equal)) if equal < count else text
+
+
+def _entries(entries: Entries, write: Write) -> None:
+    write(b"*%d\r\n" % sum([len(run.bodies) for run in entries.runs]))
+    for run in entries.runs:
+        _entry_run(*run, write)
+
+
+def _entry_run(first: MessageId, kind: int, bodies: list[bytes], write: Write) -> None:
+    count = len(bodies)
+    equal = _of_equal_digits(first, count)
+    if equal < count:
+        _entry_run(first, kind, bodies[:equal], write)
+        _entry_run(first.plus(equal), kind, bodies[equal:], write)
+        return
+    one = bodies[0]
+    is_xadd = kind == Kind.XADD
+    lengths = field_lengths(one) if is_xadd else (len(_MESSAGE), len(one))
+    header = one[: len(one) - sum(lengths)] if is_xadd else b""  # says the lengths
+    if count > 1 and (set(map(len, bodies)) != {len(one)} or not all(body.startswith(header) for body in bodies)):
+        for at, body in enumerate(bodies):
+            _entry_run(first.plus(at), kind, [body], write)
+        return
+    fields = b"".join([b"$%d\r\n%%b\r\n" % length for length in lengths])
+    template = b"*2\r\n%b*%d\r\n%b" % (_id_template(first), len(lengths), fields)
+    values: list[int | bytes] = []
+    cuts = list(pairwise(accumulate(lengths, initial=len(header))))
+    for seq, body in enumerate(bodies, first.seq):
+        values.append(seq)
+        values += [body[start:end] for start, end in cuts] if is_xadd else (_MESSAGE, body)
+    write(template * count % tuple(values))
 
 
 def _double_text(value: float) -> bytes:

@@ -15,7 +15,7 @@ at most PUBLISH_RUN_MESSAGES_MAX payloads and PUBLISH_RUN_BYTES_MAX bytes, unles
 from __future__ import annotations
 
 from riverbus.commands import Auth, Command, Hello, Malformed, Publish, Traced
-from riverbus.fields import encode_fields
+from riverbus.fields import encode_many
 from riverbus.limits import KIB, PUBLISH_RUN_BYTES_MAX, PUBLISH_RUN_MESSAGES_MAX
 from riverbus.messages import ErrorReply, Kind
 from riverbus.wire.command_table import may_be_shown, noun_of
@@ -228,7 +228,7 @@ class RedisProtocol:
         run = self._run
         assert run is not None
         if run.kind == _XADD:
-            payloads = [encode_fields([*fields, value]) for value in payloads]
+            payloads = encode_many(fields, payloads)
         payloads_bytes = sum(map(len, payloads))
         room = PUBLISH_RUN_MESSAGES_MAX - len(run.payloads)
         if len(payloads) <= room and self._run_bytes + payloads_bytes <= PUBLISH_RUN_BYTES_MAX:

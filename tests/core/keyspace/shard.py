@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from riverbus.core.state.bus import Applied, Bus, WriteResult
-from riverbus.core.state.entries import BatchBuilder, encode_entry
+from riverbus.core.state.entries import BatchBuilder, encode_entry, message_fields
 from riverbus.core.state.keyspace.codes import Noun
 from riverbus.core.state.rules import UNLIMITED, ChannelRule, Rules
 from riverbus.fields import encode_fields
 from riverbus.keyspace_commands import Pairs, XAdd
-from riverbus.messages import NULL_ARRAY, ErrorReply, Kind, MessageId, Status
+from riverbus.messages import NULL_ARRAY, Entries, ErrorReply, Kind, MessageId, Status
 
 START_MS = 1_000_000
 FOREVER = Rules(default=ChannelRule(count=UNLIMITED, age_ms=UNLIMITED, bytes=UNLIMITED), shard_bytes_max=UNLIMITED)
@@ -31,6 +31,12 @@ def plain(reply: object) -> object:
         return None
     if isinstance(reply, ErrorReply | Status):
         return reply.text
+    if isinstance(reply, Entries):
+        return [
+            [run.first.plus(at).to_bytes(), message_fields(run.kind, body)]
+            for run in reply.runs
+            for at, body in enumerate(run.bodies)
+        ]
     if isinstance(reply, Pairs):
         return [[plain(name), plain(value)] for name, value in reply.items]
     if isinstance(reply, dict):

@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from riverbus.core.clients.inflight import Order
-from riverbus.messages import BusError, ErrorReply, MessageId, Repeated, Reply, Several
+from riverbus.messages import BusError, ErrorReply, MessageId, Repeated, Reply, RunIds, Several
 
 if TYPE_CHECKING:
     from riverbus.core.clients.session import Session
@@ -82,8 +82,7 @@ class PendingPublish(PendingReply):
     def published(self, first: MessageId, receivers: int) -> None:
         count = self.count
         if self.with_ids:
-            ms, seq = first
-            self.resolve(Several(tuple([b"%d-%d" % (ms, at) for at in range(seq, seq + count)])))
+            self.resolve(RunIds(first, count))
         else:
             self.resolve(receivers if count == 1 else Repeated(receivers, count))
 

@@ -31,7 +31,7 @@ from riverbus.core.clients.refusals import (
 )
 from riverbus.core.state.special_rules import admitted
 from riverbus.limits import OUTBOX_REPLIES_BYTES_MAX
-from riverbus.messages import BusError, ErrorReply, Repeated, Reply, Several, Status, Verbatim
+from riverbus.messages import BusError, ErrorReply, Repeated, Reply, RunIds, Several, Status, Verbatim
 
 if TYPE_CHECKING:
     from riverbus.core.clients.session import Session
@@ -155,6 +155,8 @@ class Execution:
                 flat += item.replies
             elif isinstance(item, Repeated):
                 flat += [item.value] * item.times
+            elif isinstance(item, RunIds):
+                flat += item.to_bytes()
             else:
                 flat.append(item)
         self.end(flat)

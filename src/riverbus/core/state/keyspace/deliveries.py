@@ -93,13 +93,10 @@ def _answer(answers: Sequence[tuple[bytes, list[Part] | list[Reply]]]) -> Outcom
 def _render(answers: Sequence[tuple[bytes, list[Part] | list[Reply]]]) -> Reply:
     items: list[tuple[Reply, Reply]] = []
     for name, found in answers:
-        entries: list[Reply] = []
-        for part in found:
-            if isinstance(part, Part):
-                entries += part.entries()
-            else:
-                entries.append(part)
-        items.append((name, entries))
+        if found and isinstance(found[0], Part):
+            items.append((name, replies.joined([part.run() for part in found if isinstance(part, Part)])))
+        else:
+            items.append((name, found))
     return Pairs(tuple(items))
 
 
@@ -211,7 +208,7 @@ def _read_and_claim(
 
 
 def _entries_of(parts: Sequence[Part]) -> list[list[Reply]]:
-    return [each for part in parts for each in part.entries() if isinstance(each, list)]
+    return [each for part in parts for each in part.entries()]
 
 
 def _claim_idle(space: Keyspace, place: Place, consumer: Consumer, claim_ms: int, budget: _Budget) -> list[Reply]:

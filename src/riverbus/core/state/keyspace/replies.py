@@ -6,7 +6,7 @@ that somebody waits on makes the reply of them. `effect` is what of it goes into
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 from zlib import crc32
 
@@ -14,7 +14,7 @@ import msgspec
 
 from riverbus.core.state.entries import message_fields
 from riverbus.core.state.pieces import Piece
-from riverbus.messages import NULL_ARRAY, ErrorReply, Message, MessageId, Reply, Status
+from riverbus.messages import NULL_ARRAY, Entries, EntryRun, ErrorReply, Message, MessageId, Reply, Status
 
 OK = Status("OK")
 WRONG_TYPE = ErrorReply("WRONGTYPE Operation against a key holding the wrong kind of value")
@@ -113,7 +113,11 @@ class Part(NamedTuple):
         ms, seq = self.piece.ms, self.piece.seq + self.piece.skip
         return [MessageId(ms, at) for at in range(seq, seq + self.keep)]
 
-    def entries(self) -> list[Reply]:
+    def run(self) -> EntryRun:
+        piece = self.piece
+        return EntryRun(MessageId(piece.ms, piece.seq + piece.skip), piece.kind, piece.payloads(self.keep))
+
+    def entries(self) -> list[list[Reply]]:
         piece = self.piece
         kind, ms, seq = piece.kind, piece.ms, piece.seq + piece.skip
         return [
@@ -121,8 +125,16 @@ class Part(NamedTuple):
         ]
 
 
-def entries(parts: Sequence[Part]) -> list[Reply]:
-    found: list[Reply] = []
-    for part in parts:
-        found += part.entries()
-    return found
+def joined(runs: list[EntryRun]) -> Entries:
+    """What lies in many small pieces, as few runs: a run costs its reader more than an entry does."""
+    found: list[EntryRun] = []
+    end: MessageId | None = None
+    kind = -1
+    for run in runs:
+        if run.first == end and run.kind == kind:
+            found[-1].bodies.extend(run.bodies)
+        else:
+            found.append(run)
+            kind = run.kind
+        end = run.first.plus(len(run.bodies))
+    return Entries(tuple(found))
