@@ -1,5 +1,6 @@
 # make setup   .venv with everything in it, the native crate built; does nothing when nothing changed
 # make clients the applications of others that tests/clients runs; without them those tests are skipped
+# make suites  all of those applications' own tests that take a server
 # make run     a cluster of three on this machine
 # make test    the tests;  make check  format, lint, types and the house's own rules;  make bench  the benchmarks
 
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 NATIVE := native/Cargo.toml native/Cargo.lock $(wildcard native/src/*.rs) $(wildcard native/.cargo/config.toml)
 
-.PHONY: setup clients run test check bench sim storm malformed fuzz lock clean
+.PHONY: setup clients suites run test check bench sim storm malformed fuzz lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -34,7 +35,7 @@ $(VENV)/.installed: $(VENV)/.locked pyproject.toml $(NATIVE)
 CLIENTS := .venv-clients
 REDIS_5 := redis==5.2.1  # for broadcaster 0.3.1, which loses its first subscriber with redis-py 8 even on Redis
 
-clients: $(CLIENTS)/.python $(CLIENTS)/.node $(CLIENTS)/.go
+clients: $(CLIENTS)/.python $(CLIENTS)/.node $(CLIENTS)/.go $(CLIENTS)/.suites
 
 $(CLIENTS)/.python: tests/clients/requirements.lock
 	$(PYTHON) -m venv $(CLIENTS)
@@ -56,6 +57,19 @@ $(CLIENTS)/.go: $(wildcard tests/clients/go/*) | $(CLIENTS)/.python
 		then cd tests/clients/go && go build -o $(CURDIR)/$(CLIENTS)/go-redis .; \
 		else echo "there is no go: the Go application is not built" >&2; fi
 	@touch $@
+
+# Their own tests: source archives, of which pip checks the hashes, and what these tests need.
+$(CLIENTS)/.suites: $(wildcard tests/clients/suites/sources.txt tests/clients/suites/tools.lock) | $(CLIENTS)/.python
+	rm -rf $(CLIENTS)/suites
+	$(CLIENTS)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
+		--require-hashes --requirement tests/clients/suites/sources.txt --dest $(CLIENTS)/suites
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--requirement tests/clients/suites/tools.lock --target $(CLIENTS)/suites/tools
+	@touch $@
+
+# All of them; `make test` has a part.
+suites: setup clients
+	RIVERBUS_SUITES=long $(BIN)/python -m pytest -s tests/clients/test_own_suites.py
 
 run: setup
 	$(BIN)/riverbus dev --nodes 3

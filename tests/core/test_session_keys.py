@@ -95,6 +95,18 @@ def test_scan_goes_through_all_shards(client: FakeClient) -> None:
     assert client.do(Scan(2**64 - 1)) == [client.do(Scan(2**64 - 1))[0], []]
 
 
+def test_scan_of_few_keys_is_one_call(client: FakeClient) -> None:
+    assert client.do(Scan(0)) == [b"0", []]
+    for name in NAMES:
+        client.do(set_(name))
+    end, found = client.do(Scan(0, limit=len(NAMES) + 1))
+    assert (end, sorted(found)) == (b"0", sorted(NAMES))
+    none = b"nothing matches"
+    cursor, found = client.do(Scan(0, none, limit=len(NAMES) // 2))
+    assert found == []
+    assert cursor != b"0", "it looked at no more than it was asked to"
+
+
 def test_a_part_that_fails_fails_the_whole(node: FakeNode, client: FakeClient) -> None:
     client.do(set_(b"a"), set_(b"b"))
     client.send(Del((b"a", b"b", b"c")))

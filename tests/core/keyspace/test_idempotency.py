@@ -53,6 +53,18 @@ def test_a_key_that_was_used_gives_the_id_of_then() -> None:
     }
 
 
+def test_a_window_that_was_set_is_shown_before_any_key() -> None:
+    shard = Shard()
+    shard.do(XAdd(b"s", body(b"x")))
+    plain = shard.ask(XInfoStream(b"s", False, 0))
+    assert isinstance(plain, dict)
+    assert not any(b"idmp" in name for name in plain)
+    assert shard.do(XCfgSet(b"s", 200, None)) == "OK"
+    info = shard.ask(XInfoStream(b"s", False, 0))
+    assert isinstance(info, dict)
+    assert (info[b"idmp-duration"], info[b"idmp-maxsize"], info[b"iids-added"]) == (200, 100, 0)
+
+
 def test_without_a_key_the_fields_are_the_key() -> None:
     shard = Shard()
     assert shard.do(idmp(b"p", None)) == shard.do(idmp(b"p", None))

@@ -252,18 +252,29 @@ def random_key(session: Session, _: RandomKey) -> Reply:
 
 
 def scan(session: Session, command: Scan) -> Reply:
-    """A cursor is a shard's own times the number of shards, plus the shard's number; 0 begins and ends."""
+    """A cursor is a shard's own times the number of shards, plus the shard's number; 0 begins and ends. A call goes on
+    into the next shards while it has looked at fewer keys than it may, so that few keys are one call, as on Redis."""
     shards = len(session.backend.shard_buses)
-    inner, shard = divmod(command.cursor, shards)
+    first_inner, first = divmod(command.cursor, shards)
 
     def produce() -> Reply:
-        reply = session.backend.shard_buses[shard].query(command._replace(cursor=inner), session.backend.wall_ms())
-        assert isinstance(reply, list)
-        next_inner, found = reply
-        if next_inner:
-            cursor = next_inner * shards + shard
-        else:
-            cursor = (shard + 1) % shards
-        return [b"%d" % cursor, found]
+        now_ms = session.backend.wall_ms()
+        found: list[Reply] = []
+        inner, room = first_inner, command.limit
+        for shard in range(first, shards):
+            bus = session.backend.shard_buses[shard]
+            size = bus.query(DbSize(), now_ms)
+            reply = bus.query(command._replace(cursor=inner, limit=room), now_ms)
+            assert isinstance(reply, list)
+            assert isinstance(size, int)
+            next_inner, some = reply
+            found += some
+            if next_inner:
+                return [b"%d" % (next_inner * shards + shard), found]
+            room = 0 if inner else room - size
+            if room <= 0:
+                return [b"%d" % ((shard + 1) % shards), found]
+            inner = 0
+        return [b"0", found]
 
-    return read_shards(session, (shard,), produce)
+    return read_shards(session, range(first, shards), produce)

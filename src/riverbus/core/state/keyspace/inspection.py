@@ -268,7 +268,7 @@ def _stream_head(space: Keyspace, channel: Channel) -> Map:
         b"entries-added": channel.added,
         b"recorded-first-entry-id": (first.id if first is not None else ID_MIN).to_bytes(),
     }
-    if key is not None and key.producers.added:
+    if key is not None and key.producers.is_asked_for:
         producers = key.producers
         reply |= {
             b"idmp-duration": producers.duration_s,

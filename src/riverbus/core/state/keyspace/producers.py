@@ -36,6 +36,11 @@ class Producers(msgspec.Struct, gc=False):
     by_name: dict[bytes, Producer] = {}
     memory: int = 0
 
+    @property
+    def is_asked_for(self) -> bool:
+        """A key was ever given, or the window set: what XINFO of before 8.6 doesn't have is shown then only."""
+        return bool(self.added) or (self.duration_s, self.size) != (IDMP_DURATION_S_DEFAULT, IDMP_SIZE_DEFAULT)
+
     def frozen(self) -> Producers:
         return Producers(self.duration_s, self.size, self.added, self.duplicates, dict(self.by_name), self.memory)
 
