@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 
-from riverbus import commands
-from riverbus import keyspace_commands as keyspace
 from riverbus.commands import Command
 from riverbus.limits import MESSAGE_BYTES_MAX, PUBLISH_WINDOW_MS_MAX, PUBLISH_WINDOW_MS_MIN
+from riverbus.rule_commands import BusRuleGet, RuleDel, RuleSet
 from riverbus.wire.parsing import SYNTAX_ERROR, CommandError, checked_pattern, text_of
 
-DURABILITIES = ("quorum", "none")
+DURABILITIES = ("quorum", "memory", "none")
 _LIMIT_MAX = 2**62  # core/state/rules.py UNLIMITED
 _AMOUNT = re.compile(rb"([0-9]{1,18})([A-Za-z]*)")
 _TIMES = {b"": 1, b"ms": 1, b"s": 1000, b"m": 60_000, b"h": 3_600_000, b"d": 86_400_000}
@@ -18,14 +17,14 @@ _SIZES = {b"": 1, b"b": 1, b"kib": 2**10, b"mib": 2**20, b"gib": 2**30, b"kb": 1
 
 
 def parse_set(args: list[bytes]) -> Command:
-    """BUS.RULE SET pattern [COUNT n] [AGE t] [BYTES n] [DURABILITY quorum|none] [WINDOW t] [PAYLOAD n]"""
+    """BUS.RULE SET pattern [COUNT n] [AGE t] [BYTES n] [DURABILITY quorum|memory|none] [WINDOW t] [PAYLOAD n]"""
     given = {}
     for at in range(3, len(args), 2):
         option = args[at].upper()
         if at + 1 == len(args) or option not in _OPTIONS or option in given:
             raise CommandError(SYNTAX_ERROR)
         given[option] = args[at + 1]
-    return keyspace.RuleSet(
+    return RuleSet(
         pattern=_pattern(args[2]),
         messages=_amount(given, b"COUNT", {b"": 1}, 0, _LIMIT_MAX),
         age_ms=_amount(given, b"AGE", _TIMES, 0, _LIMIT_MAX),
@@ -40,11 +39,11 @@ _OPTIONS = (b"COUNT", b"AGE", b"BYTES", b"DURABILITY", b"WINDOW", b"PAYLOAD")
 
 
 def parse_del(args: list[bytes]) -> Command:
-    return keyspace.RuleDel(_pattern(args[2]))
+    return RuleDel(_pattern(args[2]))
 
 
 def parse_get(args: list[bytes]) -> Command:
-    return commands.BusRuleGet(_pattern(args[2]))
+    return BusRuleGet(_pattern(args[2]))
 
 
 def _pattern(argument: bytes) -> bytes:
@@ -60,10 +59,9 @@ def _pattern(argument: bytes) -> bytes:
 
 def _durability(argument: bytes) -> str:
     word = text_of(argument).lower()
-    if word == "memory":
-        raise CommandError("ERR durability memory is not offered: choose quorum or none (docs/durability.md says why)")
     if word not in DURABILITIES:
-        raise CommandError(f"ERR durability is {' or '.join(DURABILITIES)}, not '{text_of(argument)}'")
+        known = f"{', '.join(DURABILITIES[:-1])} or {DURABILITIES[-1]}"
+        raise CommandError(f"ERR durability is {known}, not '{text_of(argument)}'")
     return word
 
 

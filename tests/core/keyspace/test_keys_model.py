@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from riverbus.commands import XLen
-from riverbus.core.state.keyspace import keyspace
+from riverbus.core.state.keyspace import expiries, keyspace
 from riverbus.keyspace_commands import (
     DbSize,
     Del,
@@ -262,7 +262,8 @@ def test_many_keys_expire_in_order_of_time_whatever_became_stale(
     changes: list[tuple[int, int | None]], steps: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keyspace, "HEAP_SLACK", 0)
+        patch.setattr(expiries, "SLACK", 0)
+        patch.setattr(expiries, "TIDY_STEPS", 2)
         patch.setattr(keyspace, "EXPIRE_STEPS", steps)
         shard, due = Shard(), dict[bytes, int]()
         for number, expire_ms in changes:
@@ -293,7 +294,7 @@ def test_many_keys_expire_in_order_of_time_whatever_became_stale(
 def test_a_key_that_was_put_off_expires_although_the_heap_is_made_anew_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(keyspace, "HEAP_SLACK", 0)
+    monkeypatch.setattr(expiries, "SLACK", 0)
     shard = Shard()
     shard.do(SetString(b"a", b"v", 10))
     for expire_ms in (300, 200, 12, 500):

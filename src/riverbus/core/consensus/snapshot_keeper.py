@@ -105,9 +105,9 @@ class SnapshotKeeper:
             self.begin(now)
 
     def begin(self, now: float) -> bool:
-        """Start taking a snapshot at the applied index; False while one is under way or nothing is new."""
+        """Start taking a snapshot at the applied index; False while one is under way, nothing is new, or a flush."""
         replica = self._replica
-        if self._taking is not None or replica.applied_index <= self.last_index:
+        if self._taking is not None or replica.applied_index <= self.last_index or replica.bus.is_flushing:
             return False
         term = replica.raft.term_of(replica.applied_index)
         assert term is not None, "the applied entry's term is known until its log is compacted"

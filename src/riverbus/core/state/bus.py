@@ -195,7 +195,8 @@ class Bus:
     def _append(self, run: Run, channel: Channel | None, time_ms: int) -> MessageId | BusError:
         """A run for any channel: a new one, an explicit one, one that a snapshot must keep, one under old rules."""
         store = self._store
-        if channel is not None and channel.stream is not None and 0 <= channel.stream.expire_ms <= time_ms:
+        stream = channel.stream if channel is not None else None
+        if stream is not None and (store.keyspace.flushed or 0 <= stream.expire_ms <= time_ms):
             store.keyspace.take(run.channel)
         if run.kind == XADD or (channel is not None and channel.is_explicit):
             return append_run(store.keyspace, run, channel)
@@ -281,8 +282,13 @@ class Bus:
 
     @property
     def has_special_rules(self) -> bool:
-        """Of durability none, or with a limit for payloads: a publish has to be looked at."""
+        """Of another durability than quorum, or with a limit for payloads: a publish has to be looked at."""
         return self._store.is_special
+
+    @property
+    def has_memory_rules(self) -> bool:
+        """Of durability memory: who has received what in memory is told among the nodes."""
+        return self._store.has_memory_rules
 
     @property
     def rules_generation(self) -> int:
@@ -397,15 +403,20 @@ class Bus:
             "last_id": last_id,
             "max_deleted_id": history.dropped_until(channel, cut_ms),
             "entries_added": channel.added,
-            "is_explicit": channel.is_explicit,
+            "is_explicit": channel.is_explicit and not self._store.keyspace.is_hidden(channel),
             "first": first[0] if first else None,
             "last": last[0] if last else None,
         }
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
+    @property
+    def is_flushing(self) -> bool:
+        """Keys that FLUSHALL deleted are still being freed by each entry: no snapshot may begin."""
+        return bool(self._store.keyspace.flushed)
+
     def begin_snapshot(self) -> SnapshotWriter:
-        """Of the state as it is now, written while `apply` goes on. One at a time."""
+        """Of the state as it is now, written while `apply` goes on. One at a time, and none `is_flushing`."""
         return SnapshotWriter(self._store, self.applied_index, self.time_ms, self.running_hash)
 
     @classmethod

@@ -1,6 +1,6 @@
 """The rules as a node's publishes meet them: whether any needs a look, and which holds for a channel.
 
-A publish in a cluster without special rules (durability none, limits for payloads) costs one look at `has_special`.
+A publish in a cluster without special rules (other durabilities, limits for payloads) costs one look at `has_special`.
 The rule of a channel is what this node's replica of its shard has applied, remembered until rules change.
 """
 

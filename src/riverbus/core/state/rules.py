@@ -4,8 +4,9 @@ Rules are replicated: they change by an entry, so that all replicas trim alike. 
 `entries.RulesOp`, which leaves the commanded ones (BUS.RULE) as they are; these come before them, and are changed in
 shard 0, whose `version` of them the other shards follow (rule_commands.py). As bytes rules are canonical JSON,
 since the running hash covers them. A rule's limits act together: what any of them excludes is dropped. Durability
-`none`: the channel keeps nothing, and what is published to it is in no log (fleeting.py). Invariants: limits are
-not negative; `UNLIMITED` is a number, so that comparisons need no special case.
+`none`: the channel keeps nothing, and what is published to it is in no log (fleeting.py); `memory` changes when a
+publish is answered, and nothing here (receipts.py). Invariants: limits are not negative; `UNLIMITED` is a number, so
+that comparisons need no special case.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from riverbus.limits import (
 
 UNLIMITED = 2**62
 RULES_SHARD = 0  # where BUS.RULE changes the commanded rules
-QUORUM, NONE = "quorum", "none"
-DURABILITIES = (QUORUM, NONE)
+QUORUM, MEMORY, NONE = "quorum", "memory", "none"
+DURABILITIES = (QUORUM, MEMORY, NONE)
 
 
 class ChannelRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -14,7 +14,7 @@ HEAD the totals. Order among channels, and among keys, is that of the registry.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from zlib import crc32
@@ -46,6 +46,7 @@ FLAG_EXPLICIT, FLAG_QUEUED, FLAG_RETIRED = 1, 2, 4
 RECORDS_PER_SLICE = 256  # a record costs some microseconds, whatever its size
 TOMBSTONES_PER_RECORD = 512
 DISCARDS_PER_ENTRY = 256
+PARTITIONS_PER_ENTRY = 8  # given up: only this has their keys, if they were flushed
 
 
 class _Item(Protocol):
@@ -70,6 +71,7 @@ class SnapshotWriter:
 
     def __init__(self, store: Store, applied_index: int, time_ms: int, running_hash: bytes) -> None:
         assert store.snapshot is None, "one snapshot at a time"
+        assert not store.keyspace.flushed, "what is flushed goes first"
         self.applied_index = applied_index
         store.epoch += 1
         store.snapshot = self
@@ -82,6 +84,7 @@ class SnapshotWriter:
         self._head = HEAD.pack(MAGIC, *fields) + rules + next_rules
         self._tombstones = list(store.tombstones.keys()), list(store.tombstones.values())
         self._keyspace = FrozenKeyspace.of(store.keyspace)
+        self._key_partitions = list(store.keyspace.partitions)  # FLUSHALL leaves them as they are, and makes others
         self._saved: Saved[Channel] = {}  # by partition of the registry
         self._saved_keys: Saved[Key] = {}
         self._pending: list[Any] = []
@@ -111,7 +114,9 @@ class SnapshotWriter:
             elif self._saved_keys:
                 _pop_any(self._saved_keys)
             else:
-                return True
+                for _ in range(min(PARTITIONS_PER_ENTRY, len(self._key_partitions))):
+                    self._store.keyspace.garbage += self._key_partitions.pop().values()
+                return not self._key_partitions
         return False
 
     # --- called by who writes it --------------------------------------------------------------------------------------
@@ -148,6 +153,9 @@ class SnapshotWriter:
             self._records = iter(())
             self._rest = memoryview(b"")
             self._pending = []
+            live = self._store.keyspace.partitions
+            pairs = zip(self._key_partitions, live, strict=True)
+            self._key_partitions = [keys for keys, living in pairs if keys and keys is not living]
             self._store.aborted.append(self)
 
     def _end(self) -> None:
@@ -161,7 +169,7 @@ class SnapshotWriter:
         for record in self._stream_start():
             self._digest.update(record)
             yield record
-        for channel in self._frozen(self._store.partitions, self._saved):
+        for channel in self._frozen(self._store.partitions, self._saved, None):
             record = self._channel_record(channel)
             self._digest.update(record)
             yield record
@@ -193,10 +201,19 @@ class SnapshotWriter:
 
     def _stream_keyspace(self) -> Iterator[tuple[int, bytes]]:
         yield from self._keyspace.records()
-        for key in self._frozen(self._store.keyspace.partitions, self._saved_keys):
+        for key in self._frozen(self._key_partitions, self._saved_keys, self._let_go):
             yield from records_of(key)
 
-    def _frozen(self, partitions: list[dict[bytes, Item]], saved: Saved[Item]) -> Iterator[Item]:
+    def _let_go(self, number: int) -> None:
+        """A partition of keys is written; if it was flushed meanwhile nobody else has it."""
+        keys, self._key_partitions[number] = self._key_partitions[number], {}
+        keyspace = self._store.keyspace
+        if keys is not keyspace.partitions[number]:
+            keyspace.garbage += keys.values()
+
+    def _frozen(
+        self, partitions: list[dict[bytes, Item]], saved: Saved[Item], done: Callable[[int], None] | None
+    ) -> Iterator[Item]:
         """A frozen copy of each item of a registry that there was at the beginning, as it was then."""
         epoch = self._store.epoch
         for number in range(PARTITIONS):
@@ -213,6 +230,8 @@ class SnapshotWriter:
                     item.epoch = epoch
                     yield frozen
             saved.pop(number, None)
+            if done is not None:
+                done(number)
 
     def _channel_record(self, channel: Channel) -> bytes:
         flags = FLAG_EXPLICIT if channel.is_explicit else 0

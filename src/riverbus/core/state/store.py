@@ -20,9 +20,10 @@ from zlib import crc32
 
 from riverbus.core.clients.glob import Glob
 from riverbus.core.state.channels import CHANNEL_COST, Channel
+from riverbus.core.state.keyspace.explicit import last_id_without
 from riverbus.core.state.keyspace.keyspace import Keyspace
 from riverbus.core.state.pieces import CHUNK_COST
-from riverbus.core.state.rules import NONE, UNLIMITED, ChannelRule, Rules
+from riverbus.core.state.rules import MEMORY, NONE, QUORUM, UNLIMITED, ChannelRule, Rules
 from riverbus.limits import MESSAGE_BYTES_MAX, TOMBSTONES_MAX
 from riverbus.messages import ID_MIN, MessageId
 
@@ -89,7 +90,9 @@ class Store:
         self.rules = rules
         self.windows = [Window(rule, self.generation) for rule in rules.in_order]
         self.keyspace.window_ms_max = max(rule.window_ms for rule in rules.in_order)
-        self.is_special = any(rule.durability == NONE or rule.payload < MESSAGE_BYTES_MAX for rule in rules.in_order)
+        in_order = rules.in_order
+        self.is_special = any(rule.durability != QUORUM or rule.payload < MESSAGE_BYTES_MAX for rule in in_order)
+        self.has_memory_rules = any(rule.durability == MEMORY for rule in in_order)
 
     @property
     def latest_rules(self) -> Rules:
@@ -117,7 +120,7 @@ class Store:
     def cut_ms(self, channel: Channel, time_ms: int) -> int:
         """Messages of this millisecond and before are too old."""
         if channel.is_explicit:
-            return -1
+            return UNLIMITED if self.keyspace.flushed and self.keyspace.is_hidden(channel) else -1
         window = channel.rule
         if window.is_retired:
             return max(-1, time_ms - self.window_for(channel.name).age_ms, window.cut_ms)
@@ -198,6 +201,8 @@ class Store:
         """At or above every id the channel ever had: 0-0 or the floor if it has no state and no tombstone."""
         channel = self.get(name)
         if channel is not None:
+            if self.keyspace.flushed and channel.stream is not None and self.keyspace.is_hidden(channel):
+                return last_id_without(channel, channel.stream, self.keyspace.time_ms)
             return channel.last_id
         packed = self.tombstones.get(name)
         return self.floor if packed is None else MessageId(packed >> 64, packed & 0xFFFF_FFFF_FFFF_FFFF)
@@ -241,6 +246,8 @@ class Store:
         if time_ms >= self.due_ms:
             self._sweep(time_ms)
         self.keyspace.expire_due()
+        if self.keyspace.has_flushed:
+            self.keyspace.discard_some()
         if self.memory_bytes > self.rules.shard_bytes_max:
             self._evict()
         if self.aborted and self.aborted[-1].discard_some():
@@ -331,7 +338,7 @@ class Store:
     def next_due_ms(self, time_ms: int) -> int | None:
         """When an entry with nothing but the time would free something; time_ms if one would now; None if never."""
         over = self.memory_bytes > self.rules.shard_bytes_max and any(window.heap for window in self.windows)
-        if self.retired or self.garbage or over:
+        if self.retired or self.garbage or self.keyspace.has_flushed or over:
             return time_ms
         due_ms = self.due_ms if self.due_ms < UNLIMITED else None
         key_ms = self.keyspace.next_expiry_ms
@@ -344,10 +351,19 @@ class Store:
         """
         for window in (*self.windows, *self.retired):
             window.heap = []
+        if self.aborted:
+            if self.aborted[-1].discard_some():
+                self.aborted.pop()
+            return True
         freed = 0
-        while self.partitions and freed < _RELEASED_PER_STEP:
-            freed += 1 + len(self.partitions.pop())
-            freed += len(self.keyspace.partitions.pop())
+        while self.keyspace.flushed and freed < _RELEASED_PER_STEP:
+            freed += 1 + len(self.keyspace.flushed.pop())
+        if len(self.keyspace.garbage) > _RELEASED_PER_STEP:
+            del self.keyspace.garbage[-_RELEASED_PER_STEP:]
+            return True
+        partitions, keys = self.partitions, self.keyspace.partitions
+        while partitions and freed < _RELEASED_PER_STEP:
+            freed += 1 + len(partitions.pop()) + len(keys.pop())
         if not self.partitions:
             self.keyspace.partitions.clear()
             del self.keyspace.store

@@ -32,11 +32,17 @@ def make_explicit(store: Store, channel: Channel, time_ms: int) -> StreamKey:
     return channel.stream
 
 
-def make_implicit(store: Store, channel: Channel, time_ms: int) -> None:
-    """The stream's key is gone, and its messages with it.
+def last_id_without(channel: Channel, stream: StreamKey, time_ms: int) -> MessageId:
+    """The last id of the log that is left once the stream's key is gone.
 
     An id that is later than now was a client's invention: it does not bind those that are made from now on.
     """
+    last = max(channel.last_id, stream.floor, MessageId(channel.queued, 0))
+    return MessageId(time_ms, 0) if last.ms > time_ms else last
+
+
+def make_implicit(store: Store, channel: Channel, time_ms: int) -> None:
+    """The stream's key is gone, and its messages with it."""
     stream = channel.stream
     assert stream is not None
     if channel.epoch != store.epoch:
@@ -45,9 +51,7 @@ def make_implicit(store: Store, channel: Channel, time_ms: int) -> None:
     store.messages -= channel.length
     store.bytes -= channel.retained_bytes
     store.memory_bytes -= channel.drop_all(store.garbage)
-    last = max(channel.last_id, stream.floor, MessageId(channel.queued, 0))
-    if last.ms > time_ms:
-        last = MessageId(time_ms, 0)
+    last = last_id_without(channel, stream, time_ms)
     channel.last_ms, channel.last_seq = channel.dropped_ms, channel.dropped_seq = last
     channel.added = 0
     channel.is_explicit = False

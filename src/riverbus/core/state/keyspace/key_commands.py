@@ -159,9 +159,7 @@ def del_(space: Keyspace, noun: Del) -> Reply:
 
 
 def flushall(space: Keyspace, _: FlushAll) -> Reply:
-    for number in range(PARTITIONS):
-        for key in list(space.partitions[number].values()):
-            space.remove(key)
+    space.flush()
     return replies.OK
 
 

@@ -29,7 +29,8 @@ class StringKey(msgspec.Struct, gc=False):
     version: int  # index of the entry that changed it last
     value: bytes
     expire_ms: int = NO_EXPIRY
-    queued_ms: int = NO_EXPIRY  # at or below `expire_ms`: where it is in the heap of those that expire
+    queued_ms: int = NO_EXPIRY  # at or below `expire_ms`: its place among those that expire (expiries.py)
+    queued_in: int = 0  # ... in which heap
 
     @property
     def memory(self) -> int:
@@ -94,6 +95,7 @@ class StreamKey(msgspec.Struct, gc=False):
     memory: int
     expire_ms: int = NO_EXPIRY
     queued_ms: int = NO_EXPIRY
+    queued_in: int = 0
     max_deleted: MessageId = ID_MIN  # by XDEL
     node_base: int = (
         0  # entries ever added before its first node: Redis' nodes, which XTRIM ~ cuts, are counted from it

@@ -4,10 +4,13 @@ A key is a string or a stream; a log that only PUBLISH made has none. Time is th
 is not there, whether or not it is freed yet. Freed it is by the first command that names it, or by a sweep of bounded
 work at the end of an entry, in order of (time, name): the same on every replica, and told as an `expired` event.
 
-Each key that expires waits in one heap, at a time at or below its own: it is looked up again when it comes to the top,
-so a key that is renewed all the time costs its heap nothing. A `version` is the index of the entry that changed a key
+A `version` is the index of the entry that changed a key
 last; of a name without a key, that of the last deletion in its part of the registry (so EXEC may be aborted once too
 often, never too seldom).
+
+FLUSHALL puts an empty registry in the place of the old one, whose keys later entries free, a bounded part each. Until
+it is its turn, the messages of a stream among them are there but hidden (`is_hidden`), and go before anything is done
+under its name. No snapshot begins meanwhile, so none has to know of that.
 
 Leaves to others: what commands do (`execute.py` and the files it names), messages (`store.py`), snapshots' format.
 """
@@ -16,28 +19,33 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from riverbus.access_commands import AclDelUser, AclSetUser
 from riverbus.core.access.acl_state import AclState
 from riverbus.core.state.keyspace.cursors import Cursors, FrozenCursor, place_now
+from riverbus.core.state.keyspace.expiries import Expiries
 from riverbus.core.state.keyspace.explicit import make_implicit
 from riverbus.core.state.keyspace.keys import KEY_COST, NO_EXPIRY, STREAM_COST, Key, StreamKey, StringKey
 from riverbus.core.state.keyspace.producers import Producers
 from riverbus.core.state.keyspace.publish_keys import PUBLISH_KEY_COST, PublishKeys
 from riverbus.core.state.keyspace.sequences import Sequences
 from riverbus.durable_commands import DurableOpen, DurablePlace, DurableSave, DurableTarget
-from riverbus.keyspace_commands import AclDelUser, AclSetUser
 from riverbus.limits import PUBLISH_KEYS_MS
 from riverbus.messages import MessageId, Reply
 
 if TYPE_CHECKING:
+    from riverbus.core.state.channels import Channel
     from riverbus.core.state.store import Store
 
 PARTITIONS = 1024  # as the store's
 EXPIRE_STEPS = 256  # keys freed at the end of one entry
-HEAP_SLACK = 1024  # stale places in the heap that are left alone
+FLUSH_STEPS = 4096  # keys of a flush that one entry takes, and what is left of the last one's partition
+FLUSH_STREAM_STEPS = 5  # a stream counts as so many keys
+# Keys that are given back to the allocator by one entry. The last ones singly: with each of them goes a block of memory
+# that it was the last to use, which costs the system a hundred times what the key does.
+GARBAGE_MIN, GARBAGE_MAX = 32, 2048
 
 Event = tuple[str, str, bytes]  # class, name, key: see `notify-keyspace-events`
 
@@ -59,13 +67,14 @@ class Keyspace:
         self.index = 0
         self.time_ms = 0
         self.events: list[Event] = []
-        self._heap: list[tuple[int, bytes]] = []
-        self._expiring = 0
+        self.flushed: list[dict[bytes, Key]] = []  # partitions whose keys are gone, but not yet their streams' messages
+        self.garbage: list[Key] = []  # gone, and not freed yet
+        self._expiries = Expiries()
 
     @property
     def expiring_count(self) -> int:
         """Keys with an expiry."""
-        return self._expiring
+        return self._expiries.count
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -80,6 +89,8 @@ class Keyspace:
 
     def take(self, name: bytes) -> Key | None:
         """For a command of an entry: a key that is due is freed first."""
+        if self.flushed:
+            self._unhide(name)
         key = self.partitions[crc32(name) % PARTITIONS].get(name)
         if key is not None and NO_EXPIRY < key.expire_ms <= self.time_ms:
             self._expire(key)
@@ -149,9 +160,7 @@ class Keyspace:
         """From a snapshot, or under a new name."""
         self._enter(key)
         if key.expire_ms != NO_EXPIRY:
-            self._expiring += 1
-            key.queued_ms = key.expire_ms
-            heappush(self._heap, (key.expire_ms, key.name))
+            self._expiries.enter(key)
 
     def remove(self, key: Key) -> None:
         """With a stream its messages go, too."""
@@ -170,8 +179,48 @@ class Keyspace:
         self.count -= 1
         self.charge(-key.memory)
         if key.expire_ms != NO_EXPIRY:
-            self._expiring -= 1
-            self._tidy_heap()
+            self._expiries.leave(self.find)
+
+    # --- all of them --------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        old = self.partitions
+        self.partitions = [{} for _ in range(PARTITIONS)]
+        for number, partition in enumerate(old):
+            if partition:
+                self.forgotten[number] = self.index
+        self.flushed += filter(None, old)
+        self.count = 0
+        self.charge(-self.bytes)
+        self._expiries.clear()
+
+    def is_hidden(self, channel: Channel) -> bool:
+        """Is it a stream whose key was flushed?"""
+        return channel.is_explicit and self.find(channel.name) is not channel.stream
+
+    def _unhide(self, name: bytes) -> None:
+        channel = self.store.get(name)
+        if channel is not None and self.is_hidden(channel):
+            make_implicit(self.store, channel, self.time_ms)
+
+    def discard_some(self) -> None:
+        """The end of an entry: a bounded part of what was flushed."""
+        steps = FLUSH_STEPS
+        while self.flushed and steps > 0:
+            partition = self.flushed.pop()  # as a whole: within it, replicas differ in their order
+            steps -= len(partition)
+            for name, key in partition.items():
+                if isinstance(key, StreamKey):
+                    steps -= FLUSH_STREAM_STEPS - 1
+                    self._unhide(name)
+            self.garbage += partition.values()
+        self._expiries.free_some()
+        del self.garbage[-min(GARBAGE_MIN + len(self.garbage) // 64, GARBAGE_MAX) :]
+
+    @property
+    def has_flushed(self) -> bool:
+        """Is there something left for `discard_some`?"""
+        return bool(self.flushed or self.garbage or self._expiries.has_garbage)
 
     def replace_value(self, key: StringKey, value: bytes) -> None:
         self.changed(key)
@@ -183,27 +232,7 @@ class Keyspace:
     def set_expiry(self, key: Key, expire_ms: int) -> None:
         """`NO_EXPIRY`: it stays."""
         self.changed(key)
-        self._expiring += (expire_ms != NO_EXPIRY) - (key.expire_ms != NO_EXPIRY)
-        was_queued = key.expire_ms != NO_EXPIRY
-        key.expire_ms = expire_ms
-        if expire_ms == NO_EXPIRY:
-            key.queued_ms = NO_EXPIRY
-        elif not was_queued or expire_ms < key.queued_ms:
-            key.queued_ms = expire_ms
-            heappush(self._heap, (expire_ms, key.name))
-        self._tidy_heap()
-
-    def _tidy_heap(self) -> None:
-        """Takes out the stale places once they are more than half."""
-        if len(self._heap) <= 2 * self._expiring + HEAP_SLACK:
-            return
-        places = dict.fromkeys(self._heap)
-        self._heap = [place for place in places if self._is_queued(*place)]
-        heapify(self._heap)
-
-    def _is_queued(self, queued_ms: int, name: bytes) -> bool:
-        key = self.find(name)
-        return key is not None and key.queued_ms == queued_ms
+        self._expiries.change(key, expire_ms, self.find)
 
     def _expire(self, key: Key) -> None:
         self.remove(key)
@@ -211,23 +240,16 @@ class Keyspace:
 
     def expire_due(self) -> None:
         """The end of an entry: frees what is due, within bounds."""
-        steps = EXPIRE_STEPS
-        while self._heap and self._heap[0][0] <= self.time_ms and steps:  # which `_expire` may make anew
-            queued_ms, name = heappop(self._heap)
-            key = self.find(name)
-            if key is None or key.queued_ms != queued_ms:
-                continue
-            if key.expire_ms <= self.time_ms and key.expire_ms == queued_ms:
-                steps -= 1
-                self._expire(key)
-            else:
-                key.queued_ms = key.expire_ms
-                heappush(self._heap, (key.expire_ms, name))
+        for _ in range(EXPIRE_STEPS):
+            key = self._expiries.pop_due(self.time_ms, self.find)
+            if key is None:
+                return
+            self._expire(key)
 
     @property
     def next_expiry_ms(self) -> int | None:
         """May be too early, never too late."""
-        return self._heap[0][0] if self._heap else None
+        return self._expiries.next_ms
 
     # --- for the store ------------------------------------------------------------------------------------------------
 
@@ -281,8 +303,8 @@ class Keyspace:
         self.store.charge(self.sequences.memory - before)
 
     def invariants(self) -> None:
-        memory = expiring = count = 0
-        queued = set(self._heap)
+        memory = count = 0
+        expiring = []
         for partition in self.partitions:
             for name, key in partition.items():
                 assert name == key.name
@@ -292,10 +314,10 @@ class Keyspace:
                 channel = self.store.get(name)
                 assert isinstance(key, StreamKey) == (channel is not None and channel.stream is key)
                 if key.expire_ms != NO_EXPIRY:
-                    expiring += 1
-                    assert (key.queued_ms, name) in queued
-        assert (count, memory, expiring) == (self.count, self.bytes, self._expiring)
-        assert len(self._heap) <= 2 * self._expiring + HEAP_SLACK + 1
+                    expiring.append(key)
+        assert (count, memory) == (self.count, self.bytes)
+        self._expiries.invariants(expiring)
+        assert self.flushed or not any(map(self.is_hidden, self.store))
         self.publish_keys.invariants()
         self.sequences.invariants()
         self.users.invariants()
