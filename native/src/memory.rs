@@ -17,15 +17,38 @@ use crate::store::{Batch, Store};
 use crate::torn;
 use crate::writer::{EventFd, WriterState};
 
+/// Shared with what was durable at the last crash, until one of them is damaged.
 #[derive(Clone)]
 struct Stored {
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
     sum: u32,
 }
 
 impl Stored {
     fn new(bytes: Vec<u8>) -> Stored {
-        Stored { sum: crc32fast::hash(&bytes), bytes }
+        Stored { sum: crc32fast::hash(&bytes), bytes: Arc::new(bytes) }
+    }
+}
+
+/// Something on the disk that a bit can be flipped in.
+enum Target<'a> {
+    Plain(&'a mut Vec<u8>),
+    Shared(&'a mut Arc<Vec<u8>>),
+}
+
+impl Target<'_> {
+    fn is_empty(&self) -> bool {
+        match self {
+            Target::Plain(record) => record.is_empty(),
+            Target::Shared(record) => record.is_empty(),
+        }
+    }
+
+    fn bytes(&mut self) -> &mut Vec<u8> {
+        match self {
+            Target::Plain(record) => record,
+            Target::Shared(record) => Arc::make_mut(record),
+        }
     }
 }
 
@@ -72,12 +95,12 @@ impl Durable {
     }
 
     /// All records that a bit can be flipped in, in a fixed order.
-    fn records(&mut self) -> Vec<&mut Vec<u8>> {
-        let mut records: Vec<&mut Vec<u8>> = self.index.iter_mut().collect();
+    fn records(&mut self) -> Vec<Target<'_>> {
+        let mut records: Vec<Target<'_>> = self.index.iter_mut().map(Target::Plain).collect();
         for group in self.groups.values_mut() {
-            records.push(&mut group.record);
-            records.extend(group.entries.values_mut().map(|stored| &mut stored.bytes));
-            records.extend(group.metas.values_mut());
+            records.push(Target::Plain(&mut group.record));
+            records.extend(group.entries.values_mut().map(|stored| Target::Shared(&mut stored.bytes)));
+            records.extend(group.metas.values_mut().map(Target::Plain));
         }
         records.retain(|record| !record.is_empty());
         records
@@ -212,7 +235,7 @@ impl Store for Memory {
             return Some(false);
         }
         let chosen = random.below(records.len() as u64) as usize;
-        let record = &mut records[chosen];
+        let record = records[chosen].bytes();
         let bit = random.below(record.len() as u64 * 8);
         let at = (bit / 8) as usize;
         if kind < 3 {

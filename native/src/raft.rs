@@ -13,7 +13,7 @@ use crate::logcore::{lock, SharedCore};
 use crate::node::{Node, Settings};
 use crate::ready::{encode_all, role_number, snapshot_tuple, Ready};
 use crate::storage::conf_state_fault;
-use crate::validate::decode;
+use crate::validate::{decode, head};
 
 #[pyclass(frozen, module = "riverbus._native")]
 pub struct Raft {
@@ -110,8 +110,7 @@ impl Raft {
 
     #[staticmethod]
     fn peek(raft_message: &[u8]) -> PyResult<(i32, u64, u64, u64)> {
-        let message = caught(|| decode(raft_message)).map_err(Error::BadMessage)??;
-        Ok((message.msg_type as i32, message.from, message.to, message.term))
+        Ok(caught(|| head(raft_message)).map_err(Error::BadMessage)??)
     }
 
     #[staticmethod]
@@ -218,6 +217,15 @@ impl Raft {
 
     fn term_of(&self, index: u64) -> PyResult<Option<u64>> {
         Ok(self.call(|node| Ok(node.term_of(index)))?)
+    }
+
+    /// Term, vote, commit index, last index and its term: what of `status` is on disk, without the rest of it.
+    fn hard_state(&self) -> PyResult<(u64, u64, u64, u64, u64)> {
+        Ok(self.call(|node| {
+            let raft = &node.raw.raft;
+            let last = raft.raft_log.last_index();
+            Ok((raft.term, raft.vote, raft.raft_log.committed, last, node.term_of(last).unwrap_or(0)))
+        })?)
     }
 
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

@@ -4,6 +4,7 @@
 //! The sender is who the link authenticated. That it is a member is not asked: a lagging node's membership may be
 //! older than the leader's, and raft-rs ignores what strangers answer.
 
+use protobuf::wire_format::WireType;
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType, Snapshot};
 
 use crate::errors::{Error, Result};
@@ -33,6 +34,24 @@ pub fn decode(bytes: &[u8]) -> Result<Message> {
     let message: Message = protobuf::Message::parse_from_carllerche_bytes(&bytes)
         .map_err(|error| bad(format!("does not decode: {error}")))?;
     Ok(message)
+}
+
+/// Type, sender, target and term, without a look at the rest: a message may be long, and `step` decodes it anyway.
+pub fn head(bytes: &[u8]) -> Result<(i32, u64, u64, u64)> {
+    let broken = |error: protobuf::ProtobufError| bad(format!("does not decode: {error}"));
+    let mut input = protobuf::CodedInputStream::from_bytes(bytes);
+    let (mut kind, mut to, mut from, mut term) = (0, 0, 0, 0);
+    while !input.eof().map_err(broken)? {
+        match input.read_tag_unpack().map_err(broken)? {
+            (1, WireType::WireTypeVarint) => kind = input.read_int32().map_err(broken)?,
+            (2, WireType::WireTypeVarint) => to = input.read_uint64().map_err(broken)?,
+            (3, WireType::WireTypeVarint) => from = input.read_uint64().map_err(broken)?,
+            (4, WireType::WireTypeVarint) => term = input.read_uint64().map_err(broken)?,
+            (1..=4, _) => return Err(bad("does not decode: a field of another type")),
+            (_, other) => input.skip_field(other).map_err(broken)?,
+        }
+    }
+    Ok((kind, from, to, term))
 }
 
 fn bad(what: impl Into<String>) -> Error {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from riverbus.core.consensus.snapshot_keeper import SnapshotKeeper
+from riverbus.peer_messages import Health, PeerMessage
 from riverbus.sim.scenario import Story
 
 
@@ -61,3 +62,26 @@ def test_a_node_waits_for_its_first_write_by_the_right_number() -> None:
     assert engine is not None
     awaited = [shard.replica.awaits_batch for shard in engine.shards]
     assert awaited == [engine.flushed_batch] * len(engine.shards)
+
+
+def test_a_trickle_falls_behind_by_seconds_not_minutes() -> None:
+    """It held back what was sent for half a minute after the network had healed (seed 2000012): C15, but no bug."""
+    story = Story()
+    story.carry_out("cluster nodes=2")
+    network, began = story.world.network, story.world.clock.now
+    arrived: list[float] = []
+    node = story.world.nodes[1]
+    on_messages = node.on_messages
+
+    def noting(peer: int, messages: list[PeerMessage]) -> None:
+        arrived.append(story.world.clock.now)
+        on_messages(peer, messages)
+
+    node.on_messages = noting  # type: ignore[method-assign]
+    network.trickle((1, 2))
+    for _ in range(1000):
+        network.send(1, 2, [Health(True)])
+    network.heal()
+    story.carry_out("wait 3")
+    assert len(arrived) > 1000
+    assert began + 1.9 < arrived[1000] < began + 2.2

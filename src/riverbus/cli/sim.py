@@ -109,6 +109,7 @@ def _figures(totals: Totals, seed: int) -> dict[str, object]:
         "longest_wait_s": round(totals.longest_wait_s, 3),
         "wall_s": round(totals.wall_s, 2),
         "speed": round(totals.speed, 1),
+        "speed_cpu": round(totals.speed_cpu, 1),
         "faults_per_s": round(totals.faults_per_s, 1),
         "trace": traces[0] if len(traces) == 1 else xxhash.xxh3_128_hexdigest("".join(traces).encode()),
     }

@@ -41,9 +41,12 @@ class Timers:
 
     def fire(self, now: float) -> None:
         """Run all that is due; what a callback schedules for now runs at the next call."""
+        heap = self._heap
+        if not heap or (heap[0].at > now and heap[0].callback is not None):
+            return  # as in most turns
         due: list[Timer] = []
-        while self._heap and (self._heap[0].callback is None or self._heap[0].at <= now):
-            due.append(heapq.heappop(self._heap))
+        while heap and (heap[0].callback is None or heap[0].at <= now):
+            due.append(heapq.heappop(heap))
         for timer in due:
             if (callback := timer.callback) is not None:
                 timer.callback = None

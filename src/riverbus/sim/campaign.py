@@ -43,6 +43,7 @@ class Outcome:
     problems: list[str]
     fault_log: list[str]
     struck: list[int]
+    cpu_s: float = field(default=0.0, compare=False)
 
     @property
     def is_failed(self) -> bool:
@@ -57,6 +58,7 @@ class Totals:
     failed: int = 0
     simulated_s: float = 0.0
     wall_s: float = 0.0
+    cpu_s: float = field(default=0.0, compare=False)
     faults: int = 0
     operations: int = 0
     acked: int = 0
@@ -74,6 +76,7 @@ class Totals:
 
     def add(self, outcome: Outcome) -> None:
         self.seeds += 1
+        self.cpu_s += outcome.cpu_s
         self.failed += outcome.is_failed
         report = outcome.report
         if report is None:
@@ -94,6 +97,11 @@ class Totals:
         return self.simulated_s / max(self.wall_s, 1e-9)
 
     @property
+    def speed_cpu(self) -> float:
+        """Simulated seconds in one second of processor time: whatever else the machine does, about the same."""
+        return self.simulated_s / max(self.cpu_s, 1e-9)
+
+    @property
     def faults_per_s(self) -> float:
         return self.faults / max(self.wall_s, 1e-9)
 
@@ -107,13 +115,15 @@ def run_seed(options: Options) -> Outcome:
     is_enabled = gc.isenabled()
     gc.disable()
     gc.freeze()  # what was there before need not be looked through at the end
+    began = time.process_time()
     world = World(options)
     try:
-        return _run_world(world)
+        outcome = _run_world(world)
+        outcome.cpu_s = time.process_time() - began
+        return outcome
     finally:
-        for node in world.nodes:
-            node.free()
-        del world, node
+        world.free()
+        del world
         gc.collect()
         gc.unfreeze()
         if is_enabled:

@@ -46,6 +46,7 @@ class Event(NamedTuple):
     node: int = 0
     after: MessageId | None = None  # of a gap; of a read_all: history up to here was trimmed by rule
     key: str | None = None  # idempotency key of a publish
+    is_early: bool = False  # acknowledged under durability memory, maybe before it was committed
 
 
 class Violation(NamedTuple):
@@ -55,6 +56,10 @@ class Violation(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.rule} {self.channel}: {self.text}"
+
+
+# A delivery that is not the next after the session's position: (session, position, event, is_first, missing).
+Skip = tuple[str, MessageId, Event, bool, int]
 
 
 @dataclass
@@ -72,6 +77,7 @@ class ChannelHistory:
     order: list[MessageId] = field(default_factory=list)
     keyed: dict[str, int] = field(default_factory=dict)  # where in `publishes` what has a key is
     retried: set[Hashable] = field(default_factory=set)  # under their key
+    skips: list[Skip] = field(default_factory=list)  # of sessions
 
     def add(self, event: Event) -> None:
         match event.operation:
@@ -88,7 +94,7 @@ class ChannelHistory:
                 self.reads[event.client].append(event)
             case _:
                 self.sessions[event.client].append(event)
-        if event.operation in ("publish", "read", "deliver") and event.id is not None:
+        if event.id is not None and event.operation in ("publish", "read", "deliver"):
             if event.value not in (values := self.values[event.id]):
                 values.append(event.value)
             if event.id not in (ids := self.ids[event.value]):
@@ -124,10 +130,13 @@ def check(events: Iterable[Event]) -> list[Violation]:
     """Every violation of C1 to C10, at most `REPORTED_MAX` a rule and channel and a count of the others."""
     channels: dict[str, ChannelHistory] = {}
     for event in events:
-        channels.setdefault(event.channel, ChannelHistory(event.channel)).add(event)
+        if (history := channels.get(event.channel)) is None:
+            history = channels[event.channel] = ChannelHistory(event.channel)
+        history.add(event)
     found: list[Violation] = []
     for history in channels.values():
         history.order = sorted(history.values)
+        history.skips = list(_skips(history))
         for rule, checker in CHECKERS.items():
             texts = list(checker(history))
             found += [Violation(rule, history.name, text) for text in texts[:REPORTED_MAX]]
@@ -215,14 +224,14 @@ def order(history: ChannelHistory) -> Iterator[str]:
 
 def gap(history: ChannelHistory) -> Iterator[str]:
     """C6: consecutive deliveries of a session are consecutive in the channel, unless a marker names the gap."""
-    for session, position, event, is_first, missing in _skips(history):
+    for session, position, event, is_first, missing in history.skips:
         if not is_first:
             yield f"{session} got {event.id} after {position} and missed {missing} between, without a marker"
 
 
 def resume(history: ChannelHistory) -> Iterator[str]:
     """C7: after a subscription from k the first delivery is the channel's next after k, or a marker says why not."""
-    for session, position, event, is_first, missing in _skips(history):
+    for session, position, event, is_first, missing in history.skips:
         if is_first:
             yield f"{session} subscribed from {position} and got {event.id} first: {missing} were skipped"
 
@@ -262,7 +271,7 @@ def session_order(history: ChannelHistory) -> Iterator[str]:
 
 
 def freshness(history: ChannelHistory) -> Iterator[str]:
-    """C10: a full-range read that began after an acknowledgement sees that message."""
+    """C10: a full-range read that began after an acknowledgement sees that message, unless that came early."""
     by_done = sorted((event for event in history.publishes if event.result == "ok"), key=lambda e: e.done)
     for read in history.full_reads:
         if read.result != "ok":
@@ -271,7 +280,7 @@ def freshness(history: ChannelHistory) -> Iterator[str]:
         for event in by_done:
             if event.done >= read.invoked:
                 break
-            if event.value not in seen and not _is_trimmed(history.id_of(event), read):
+            if event.value not in seen and not event.is_early and not _is_trimmed(history.id_of(event), read):
                 yield f"{read.client} on node {read.node} did not see {_publish(event)}, acknowledged before it began"
 
 
@@ -321,8 +330,7 @@ def _seen(history: ChannelHistory) -> Iterator[Event]:
         yield from (event for event in events if event.operation in ("read", "deliver"))
 
 
-def _skips(history: ChannelHistory) -> Iterator[tuple[str, MessageId, Event, bool, int]]:
-    """Deliveries that are not the next after the session's position: (session, position, event, is_first, missing)."""
+def _skips(history: ChannelHistory) -> Iterator[Skip]:
     ranks = {id_: rank for rank, id_ in enumerate(history.order)}
     for session, events in history.sessions.items():
         position: MessageId | None = None

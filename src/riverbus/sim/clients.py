@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SOCKET_BYTES = 16 * 1024  # of a client that does not read: then the session is blocked
 DELAY_S = (0.0001, 0.001)
+_DELAY_LOW_S, _DELAY_SPREAD_S = DELAY_S[0], DELAY_S[1] - DELAY_S[0]
 GIVE_UP_S = 10.0  # a kernel's patience with a peer that vanished
 
 RESP2, RESP3 = Resp2Encoder(), Resp3Encoder()
@@ -29,7 +30,7 @@ RESP2, RESP3 = Resp2Encoder(), Resp3Encoder()
 
 def command(*args: bytes) -> bytes:
     """One command as RESP."""
-    return b"*%d\r\n" % len(args) + b"".join(b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in args)
+    return b"*%d\r\n%b" % (len(args), b"".join([b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in args]))
 
 
 class SimConnection:
@@ -161,6 +162,8 @@ class SimConnection:
             self._on_reply(reply)
 
     def _after_delay(self, way: int, action: Callable[[], None]) -> None:
-        at = max(self._clock.now + self._random.uniform(*DELAY_S), self._arrival[way])
+        at = self._clock.now + (_DELAY_LOW_S + _DELAY_SPREAD_S * self._random.random())
+        if (last := self._arrival[way]) > at:
+            at = last
         self._arrival[way] = at
         self._clock.at(at, action)

@@ -40,16 +40,15 @@ class Clock:
 
     def run_until(self, time: float, is_done: Callable[[], bool] | None = None) -> bool:
         """Let things happen until `time`, or until `is_done`; returns whether it is done."""
-        heap, times, pop = self._heap, self._times, heapq.heappop
-        note = times.append
+        heap, note, pop = self._heap, self._times.append, heapq.heappop
+        if len(self._times) >= _TIMES_PER_UPDATE:
+            self.digest()
         while heap and heap[0][0] <= time:
             if is_done is not None and is_done():
                 return True
-            self.now, _, action = pop(heap)
-            note(self.now)
-            if len(times) >= _TIMES_PER_UPDATE:
-                self._digest.update(times)
-                del times[:]
+            now, _, action = pop(heap)
+            self.now = now
+            note(now)
             action()
         self.now = max(self.now, time)
         return is_done is not None and is_done()

@@ -27,6 +27,7 @@ class Faults:
         self._until = 0.0
         self._drawn = 0
         self._casualties: set[int] = set()
+        self._whole_from = 0.0  # then all nodes have had the time to recover what a restart made them forget
         self.log: list[str] = []
         self.struck: list[int] = []  # their positions, for `only_faults`
 
@@ -107,6 +108,52 @@ class Faults:
             node.crash()
         lasts = self._later(random, 0.05, 8.0, lambda: self._start(node))
         return f"power loss of node {node.id} for {lasts:.2f} s"
+
+    def _crash_minority(self, random: Random) -> str:
+        """A leader among them, while no disk works; never before the last of them have all their memory again."""
+        nodes = self._world.nodes
+        leader = self._world.leader_of(0, nodes)
+        if leader is None or not self._is_whole():
+            return "no node crashes: not all are whole"
+        others = [node for node in nodes if node is not leader]
+        random.shuffle(others)
+        few = (len(nodes) - 1) // 2
+        victims = [leader, *others[: random.randint(1, few) - 1]]
+        # What they say last reaches nobody; or, of those who go on, some are deaf to it, and hear again too late.
+        cut_off = victims if random.random() < 0.5 else others[-random.randint(1, few) :]
+        return self._crash_forgetful(random, victims, cut_off)
+
+    def _crash_everyone(self, random: Random) -> str:
+        """As `_crash_minority`."""
+        if not self._is_whole():
+            return "no node crashes: not all are whole"
+        return self._crash_forgetful(random, self._world.nodes, [])
+
+    def _is_whole(self) -> bool:
+        return self._world.clock.now >= self._whole_from and all(node.is_running for node in self._world.nodes)
+
+    def _crash_forgetful(self, random: Random, victims: list[SimNode], cut_off: list[SimNode]) -> str:
+        """No disk works for a moment, then they lose what they have in memory alone, and are back soon."""
+        world = self._world
+        self._whole_from = world.clock.now + 12.0
+        for node in world.nodes:
+            node.disk.is_stuck = True
+        rest = [node for node in world.nodes if node not in cut_off]
+        ways = [way for one in cut_off for other in rest for way in ((one.id, other.id), (other.id, one.id))]
+        world.network.cut(ways)
+
+        def strike() -> None:
+            world.network.mend(ways)
+            if len(victims) > len(world.nodes) // 2:
+                world.memory_losses.append(world.clock.now)
+            for node in victims:
+                node.crash()
+                self._later(random, 0.01, 0.6, lambda node=node: self._start(node))  # type: ignore[misc]
+            for node in world.nodes:
+                node.disk.heal()
+
+        self._later(random, 0.2, 0.8, strike)
+        return f"no disk works, nodes {[node.id for node in cut_off]} cut off, power loss of {[v.id for v in victims]}"
 
     def _crash_all(self, random: Random) -> str:
         for node in self._world.nodes:

@@ -31,6 +31,7 @@ _CONNECTS_PER_WATCH = 0.33
 _REORDERED_BY_S = 0.2
 _PIECES_MAX = 5
 _PIECE_S = 0.05
+_TRICKLE_BEHIND_S = 2.0  # more than that no link holds back: peers stop sending, and C15 would wait for it for ever
 
 Way = tuple[int, int]  # from, to
 
@@ -148,11 +149,15 @@ class Network:
         if (is_dropped := self.is_dropped) is not None:
             messages = [message for message in messages if not is_dropped(way, message)]
         weather = self.weather
-        if weather.loss or weather.duplication or weather.reorder:
+        if weather.is_rain:
             messages = self._rained_on(way, pair, messages)
         if messages:
-            arrival = self.clock.now + self._random.uniform(*weather.delay_s) + self._clog_s.get(way, 0.0)
-            arrival = max(arrival, self._last_arrival.get(way, 0.0))
+            low, high = weather.delay_s
+            arrival = self.clock.now + (low + (high - low) * self._random.random())
+            if self._clog_s:
+                arrival += self._clog_s.get(way, 0.0)
+            if (last := self._last_arrival.get(way)) is not None and last > arrival:
+                arrival = last
             self._last_arrival[way] = arrival
             parts: list[bytes] = []
             for message in messages:
@@ -170,7 +175,9 @@ class Network:
             piece = data[start:stop]
             self.clock.at(arrival, lambda piece=piece: self._arrive(way, pair, life, piece, True))  # type: ignore[misc]
             self._last_arrival[way] = arrival
-            arrival += random.uniform(0.0, _PIECE_S)
+            pause = random.uniform(0.0, _PIECE_S)
+            if arrival - self.clock.now < _TRICKLE_BEHIND_S:
+                arrival += pause
 
     def _rained_on(self, way: Way, pair: _Pair, messages: list[PeerMessage]) -> list[PeerMessage]:
         """What of the messages arrives in order; the reordered ones go their own ways."""
@@ -196,7 +203,8 @@ class Network:
         """`is_stream`: the next bytes of the connection; else a whole frame that went its own way."""
         if not pair.is_up or pair.life != life or not pair.is_whole:
             return
-        if way in self._held or way in self._cut or not self._nodes[way[1]].is_running:
+        node = self._nodes[way[1]]
+        if way in self._held or way in self._cut or node.is_paused or not node.is_alive:
             # TCP sends it again until the cut heals or the connection dies.
             self._held.setdefault(way, []).append((life, data, is_stream))
             return

@@ -28,6 +28,9 @@ _TURNS_PER_CHECK = 32  # of the engine's invariants: each turn would be a tenth 
 _TURNS_PER_WALK = 1500  # the state machine checks all of itself that often: it costs what is retained
 
 
+def _nothing() -> None: ...
+
+
 class SimNode:
     def __init__(
         self,
@@ -66,6 +69,7 @@ class SimNode:
         self._is_syncing = False
         self._hung_up: list[Session] = []
         self._missed: list[Callable[[], None]] = []  # events that came while paused
+        self._turn_event = self._timer_event = _nothing  # of this life, for the heap of events
 
     @property
     def is_running(self) -> bool:
@@ -86,6 +90,8 @@ class SimNode:
         self._is_syncing = self._has_turn = False
         self._timer_at = None
         self._hung_up = []
+        self._turn_event = self._in_this_life(self._end_turn)
+        self._timer_event = self._in_this_life(self._on_timer)
         if self._swarm.nodes == 1 and not self.disk.identity.is_founded:
             self.disk.identity.found([])
         self.maybe_open()
@@ -188,15 +194,15 @@ class SimNode:
         except (LogError, RaftError) as error:
             self._on_fault(error)
 
-    def _soon(self, at: float, event: Callable[[], None]) -> None:
-        """At a time, in this life."""
+    def _in_this_life(self, event: Callable[[], None]) -> Callable[[], None]:
+        """What the clock may be given again and again: `event`, unless the process is another by then."""
         life = self.life
 
         def happen() -> None:
             if self.life == life:
                 self.while_running(event)
 
-        self.clock.at(at, happen)
+        return happen
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -204,25 +210,28 @@ class SimNode:
         """Before any input: tell the engine the time, and have a turn end after it."""
         engine = self.engine
         assert engine is not None
-        engine.begin_turn(self.clock.now, self.wall_ms())
+        now = self.clock.now
+        engine.begin_turn(now, self._wall_ms(now))
         if not self._has_turn:
-            self.touch()
+            self._has_turn = True
+            self.clock.at(now + self._turn_s, self._turn_event)
         return engine
 
-    def wall_ms(self) -> int:
-        return EPOCH_MS + int(self.clock.now * 1000 * self._wall_rate) + self.wall_offset_ms
+    def _wall_ms(self, now: float) -> int:
+        return EPOCH_MS + int(now * 1000 * self._wall_rate) + self.wall_offset_ms
 
     def touch(self) -> None:
         if not self._has_turn:
             self._has_turn = True
-            self._soon(self.clock.now + self._turn_s, self._end_turn)
+            self.clock.at(self.clock.now + self._turn_s, self._turn_event)
 
     def _end_turn(self) -> None:
         engine, links = self.engine, self._links
         assert engine is not None
         assert links is not None
         self._has_turn = False
-        engine.begin_turn(self.clock.now, self.wall_ms())
+        now = self.clock.now
+        engine.begin_turn(now, self._wall_ms(now))
         engine.on_timers()
         engine.end_turn()
         links.flush()
@@ -242,7 +251,7 @@ class SimNode:
         next_at = engine.timers.next_at()
         if next_at is not None and (self._timer_at is None or next_at < self._timer_at):
             self._timer_at = next_at
-            self._soon(next_at, self._on_timer)
+            self.clock.at(next_at, self._timer_event)
 
     def walk(self) -> None:
         """All that the state machines can check of themselves."""
@@ -288,7 +297,8 @@ class SimNode:
             self._is_syncing = False
             self.while_running(self._on_log)
 
-        self.clock.after(self.random.uniform(*self.disk.sync_s), finish)
+        low, high = self.disk.sync_s
+        self.clock.after(low + (high - low) * self.random.random(), finish)
 
     def _on_log(self) -> None:
         self.input().on_log()
@@ -315,8 +325,15 @@ class SimNode:
         self.while_running(event)
 
     def on_messages(self, peer: int, messages: list[PeerMessage]) -> None:
-        if self.engine is not None:
+        if self.engine is None:
+            return
+        if self.is_paused or not self.is_alive:
             self.while_running(lambda: self.input().on_messages(peer, messages))
+            return
+        try:
+            self.input().on_messages(peer, messages)
+        except (LogError, RaftError) as error:
+            self._on_fault(error)
 
     def on_peer_up(self, peer: int) -> None:
         self.while_running(lambda: self.input().on_peer_up(peer))

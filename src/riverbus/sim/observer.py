@@ -75,6 +75,11 @@ class Observer:
         self._leaders: dict[tuple[int, int], int] = {}  # (shard, term) -> node
         self._flushed: dict[tuple[int, int], list[LogState]] = {}  # (node, shard) -> in order of their batches
 
+    def free(self) -> None:
+        self._entries.clear()
+        self._runs.clear()
+        self._flushed.clear()
+
     def _say(self, rule: str, shard: int, text: str) -> None:
         self.violations.append(Violation(rule, f"shard {shard}", text))
 
@@ -203,7 +208,4 @@ class ObservedEngine(Engine):
 
 
 def log_state(replica: Replica, batch: int) -> LogState:
-    status = replica.raft.status()
-    numbers = [status[name] for name in ("term", "vote", "commit", "last")]
-    term, vote, commit, last = (number for number in numbers if isinstance(number, int))
-    return LogState(batch, term, vote, commit, last, replica.raft.term_of(last) or 0)
+    return LogState(batch, *replica.raft.hard_state())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 
 from riverbus import limits
-from riverbus.core.state.rules import UNLIMITED, ChannelRule, Rules
+from riverbus.core.state.rules import QUORUM, UNLIMITED, ChannelRule, Rules
 
 FAULT_KINDS = (
     "crash",
@@ -32,6 +32,7 @@ FAULT_KINDS = (
     "bit_rot",
     "wipe",
 )
+MEMORY_KINDS = ("crash_minority", "crash_everyone")  # for worlds of durability memory; never drawn
 LASTING = ("bit_rot", "wipe")  # they cost a node for the rest of the run: seldom, or few runs had all their nodes
 
 
@@ -43,8 +44,9 @@ class Window:
     age_ms: int | None = None
     is_memory_short: bool = False
 
-    def rules(self) -> Rules:
+    def rules(self, durability: str = QUORUM) -> Rules:
         rule = ChannelRule(
+            durability=durability,
             count=self.count or 10**6,
             age_ms=UNLIMITED if self.age_ms is None else self.age_ms,
             bytes=limits.GIB,
@@ -65,6 +67,10 @@ class Weather:
     loss: float = 0.0
     duplication: float = 0.0
     reorder: float = 0.0
+
+    @property
+    def is_rain(self) -> bool:
+        return bool(self.loss or self.duplication or self.reorder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,7 @@ class Swarm:
     has_keys: bool  # where publishers retry: each under a key of its own
     members: int  # of a consumer group on the first stream
     claim_ms: int  # for so long a member's entries are its own
+    is_memory: bool = False  # channels are of durability memory; only where it is asked for
 
 
 def draw(random: Random) -> Swarm:

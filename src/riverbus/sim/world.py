@@ -15,10 +15,12 @@ from random import Random
 from riverbus import limits
 from riverbus.core.clients.lag import before
 from riverbus.core.slots import ShardMap
+from riverbus.core.state.rules import MEMORY, QUORUM
 from riverbus.messages import ID_MAX, MessageId
 from riverbus.sim.checkers import Event, Violation, check
 from riverbus.sim.clients import SimConnection
 from riverbus.sim.clock import Clock
+from riverbus.sim.excuses import count_unread, without_excused
 from riverbus.sim.faults import Faults
 from riverbus.sim.group_checkers import GroupEvent, check_groups
 from riverbus.sim.group_workload import Drainer, Member
@@ -67,6 +69,8 @@ class Report:
     longest_wait_s: float
     handed_out: int
     group_acked: int
+    early_acked: int  # of durability memory, and of these those that are lost with a majority's memory
+    early_lost: int
     violations: list[Violation] = field(default_factory=list)
     fault_log: list[str] = field(default_factory=list)
     struck: list[int] = field(default_factory=list)
@@ -94,9 +98,10 @@ class World:
         self.group_history: list[GroupEvent] = []
         self.handed_out = self.group_acked = 0
         self.acked = self.refused = self.delivered = self.gaps = self.reads = 0
+        self.memory_losses: list[float] = []  # when a majority lost its memory at once
         self.longest_wait_s = 0.0
         self.violations: list[Violation] = []
-        rules = self.swarm.window.rules()
+        rules = self.swarm.window.rules(MEMORY if self.swarm.is_memory else QUORUM)
         self.nodes = [
             SimNode(
                 number, self.swarm, rules, self.clock, self.network, self.observer, Random(self.random.getrandbits(64))
@@ -182,8 +187,9 @@ class World:
             self.faults.begin(until)
         self.clock.run_until(until)
         self._make_peace()
-        self.violations += [*self.observer.violations, *check(self.history)]
-        self.violations += check_groups(self.group_history, self.history, is_drained=True)
+        history, excused = without_excused(self.history, self.memory_losses)
+        self.violations += [*self.observer.violations, *check(history)]
+        self.violations += check_groups(self.group_history, history, is_drained=True)
         self.trace.add((self.clock.digest(), [str(violation) for violation in self.violations]))
         return Report(
             seed=self.options.seed,
@@ -203,10 +209,20 @@ class World:
             longest_wait_s=self.longest_wait_s,
             handed_out=self.handed_out,
             group_acked=self.group_acked,
+            early_acked=sum(event.is_early for event in self.history),
+            early_lost=count_unread(excused, self.history),
             violations=self.violations,
             fault_log=self.faults.log,
             struck=self.faults.struck,
         )
+
+    def free(self) -> None:
+        """Give up what is large: all is in cycles, and the collector would look through each event."""
+        for node in self.nodes:
+            node.free()
+        self.history.clear()
+        self.group_history.clear()
+        self.observer.free()
 
     def _add_clients(self) -> None:
         swarm = self.swarm
