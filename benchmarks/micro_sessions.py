@@ -15,7 +15,7 @@ from riverbus.core.access.acl_state import AclState
 from riverbus.core.access.open_access import OpenAccess
 from riverbus.core.clients.session import Session
 from riverbus.core.clients.sessions import Sessions
-from riverbus.core.ports import Access, Cancellable, Done, Published, Written
+from riverbus.core.ports import Access, Cancellable, Done, Published, PublishedEarly, Written
 from riverbus.core.state.bus import Bus
 from riverbus.core.state.entries import Run
 from riverbus.core.state.rules import ChannelRule
@@ -55,6 +55,9 @@ class Waiting:
 
     def publish_fleeting(self, channel: bytes, kind: int, payloads: list[bytes]) -> None:
         raise AssertionError("there are no channels of durability none")
+
+    def publish_early(self, channel: bytes, kind: int, payloads: list[bytes], waiter: PublishedEarly) -> None:
+        raise AssertionError("there are no channels of durability memory")
 
     def publish(self, channel: bytes, kind: int, payloads: list[bytes], waiter: Published) -> None:
         self.waiters.append(waiter)

@@ -25,7 +25,17 @@ HEADER_LINES_MAX = 20
 REASON = "one file"  # a header over 400 lines has these words in its reason
 
 NOUNS = frozenset(
-    {"commands", "durable_commands", "fields", "keyspace_commands", "limits", "messages", "peer_messages"}
+    {
+        "access_commands",
+        "commands",
+        "durable_commands",
+        "fields",
+        "keyspace_commands",
+        "limits",
+        "messages",
+        "peer_messages",
+        "rule_commands",
+    }
 )
 LAYERS: dict[str, frozenset[str]] = {
     # A: what A may import. The nouns may import each other.

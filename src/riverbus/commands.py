@@ -148,63 +148,6 @@ class ClientReply(NamedTuple):
     mode: str  # on | off | skip
 
 
-# --- users (those that change something are in keyspace_commands.py) --------------------------------------------------
-
-
-ACL_CATEGORIES = (
-    "keyspace",
-    "read",
-    "write",
-    "set",
-    "sortedset",
-    "list",
-    "hash",
-    "string",
-    "bitmap",
-    "hyperloglog",
-    "geo",
-    "stream",
-    "pubsub",
-    "admin",
-    "fast",
-    "slow",
-    "blocking",
-    "dangerous",
-    "connection",
-    "transaction",
-    "scripting",
-)  # in the order of ACL CAT
-
-
-class AclWhoAmI(NamedTuple): ...
-
-
-class AclUsers(NamedTuple): ...
-
-
-class AclList(NamedTuple): ...
-
-
-class AclGetUser(NamedTuple):
-    name: bytes
-
-
-class AclGenPass(NamedTuple):
-    digits: int  # hexadecimal
-
-
-class AclLog(NamedTuple):
-    limit: int | None  # None: RESET
-
-
-class AclDryRun(NamedTuple):
-    """May `user` run `command`? `wrong`: what is wrong with the command itself, if there is such a user."""
-
-    user: bytes
-    command: Command
-    wrong: Reply | None
-
-
 # --- pub/sub ----------------------------------------------------------------------------------------------------------
 
 
@@ -255,15 +198,6 @@ class PubsubNumsub(NamedTuple):
 
 
 class PubsubNumpat(NamedTuple): ...
-
-
-class BusRuleGet(NamedTuple):
-    """BUS.RULE GET: the rule that was commanded for this very pattern."""
-
-    pattern: bytes
-
-
-class BusRuleList(NamedTuple): ...
 
 
 # --- history ----------------------------------------------------------------------------------------------------------

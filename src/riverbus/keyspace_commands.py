@@ -390,50 +390,6 @@ class Transaction(NamedTuple):
     commands: tuple[NamedTuple, ...]
 
 
-# --- users ------------------------------------------------------------------------------------------------------------
-
-
-class AclSetUser(NamedTuple):
-    """ACL SETUSER, on shard 0. Rules in order, without passwords: `#` and `!` with digests (acl.py `hashed`)."""
-
-    name: bytes
-    rules: tuple[bytes, ...]
-
-
-class AclDelUser(NamedTuple):
-    """ACL DELUSER, on shard 0. Reply: how many of them there were."""
-
-    names: tuple[bytes, ...]
-
-
-# --- rules ------------------------------------------------------------------------------------------------------------
-
-
-class RuleSet(NamedTuple):
-    """BUS.RULE SET, on shard 0. None: as in the configuration's [history], or the default. Reply: Status OK."""
-
-    pattern: bytes
-    messages: int | None = None
-    age_ms: int | None = None
-    size: int | None = None  # bytes of the window
-    durability: str = "quorum"
-    window_ms: int | None = None
-    payload: int | None = None
-
-
-class RuleDel(NamedTuple):
-    """BUS.RULE DEL, on shard 0. Reply: 1, or 0 if there was none of this pattern."""
-
-    pattern: bytes
-
-
-class RulesCopy(NamedTuple):
-    """What shard 0 has (rules.py `commanded_to_bytes`), for another shard; ignored if that has a newer version."""
-
-    version: int
-    commanded: bytes
-
-
 # --- parts of replies -------------------------------------------------------------------------------------------------
 
 

@@ -43,6 +43,7 @@ ANSWER_BYTES_MAX = 8 * MIB  # a node's answer to PUBSUB CHANNELS or NUMPAT; abov
 TICK_S = 0.1  # Raft's tick, and the resolution of all deadlines of commands
 ELECTION_TICKS = 10
 HEARTBEAT_TICKS = 1
+COMEBACK_TICKS = 40  # a restarted node that may have forgotten something lets the others elect without it that long
 COMMAND_DEADLINE_S = 0.9  # every write is answered by then; promise 4 says 1 s, redis-py re-sends after 5 s
 CLOCK_ENTRY_S = 10.0  # a shard with something to expire gets an entry with the time at least this often
 
@@ -169,6 +170,7 @@ assert len(b"durable:") + DURABLE_NAME_BYTES_MAX <= CLIENT_NAME_BYTES_MAX
 assert DURABLE_TARGETS_MAX <= DURABLE_CURSORS_PER_NAME_MAX
 assert DURABLE_TARGETS_MAX * (CHANNEL_BYTES_MAX + 64) < MESSAGE_BYTES_MAX  # one DurableOpen
 assert DURABLE_EXACT_MAX * (CHANNEL_BYTES_MAX + 64) < MESSAGE_BYTES_MAX  # one cursor
+assert COMEBACK_TICKS >= 2 * 2 * ELECTION_TICKS, "others need two election timeouts, of up to twice ELECTION_TICKS"
 assert TICK_S < COMMAND_DEADLINE_S < 1.0
 assert TICK_S * ELECTION_TICKS >= 10 * TICK_S * HEARTBEAT_TICKS
 assert SHARDS_DEFAULT <= SHARDS_MAX <= SLOTS

@@ -77,4 +77,48 @@ class Relay(NamedTuple):
     batch: bytes
 
 
-PeerMessage: TypeAlias = RaftMessage | Forward | Proposed | Rejected | Ask | Answer | SnapshotStatus | Health | Relay
+class Received(NamedTuple):
+    """A follower's log is, in memory, the leader's of this term up to here. On disk it may not be yet."""
+
+    shard: int
+    term: int
+    log_index: int
+
+
+class Held(NamedTuple):
+    """The leader, to whoever forwarded to it: a majority has its log in memory up to here."""
+
+    shard: int
+    term: int
+    log_index: int
+
+
+class Recall(NamedTuple):
+    """The sender has restarted: what it said it had `Received` it may have forgotten. Said until it knows better."""
+
+    shard: int
+
+
+class Recalled(NamedTuple):
+    """Answer to `Recall`, of the shard's leader: where its log ends. Who has that has forgotten nothing."""
+
+    shard: int
+    term: int
+    log_index: int
+
+
+PeerMessage: TypeAlias = (
+    RaftMessage
+    | Forward
+    | Proposed
+    | Rejected
+    | Ask
+    | Answer
+    | SnapshotStatus
+    | Health
+    | Relay
+    | Received
+    | Held
+    | Recall
+    | Recalled
+)

@@ -18,7 +18,7 @@ from riverbus.core.access.acl import User, hashed, read_user
 from riverbus.core.access.acl_state import AclState
 from riverbus.core.clients.sessions import Sessions
 from riverbus.core.consensus.router import said
-from riverbus.core.ports import Done, Published, Written
+from riverbus.core.ports import Done, Published, PublishedEarly, Written
 from riverbus.core.state.bus import Bus, RunResult, WriteResult
 from riverbus.core.state.entries import BatchBuilder, encode_entry
 from riverbus.core.state.rules import ChannelRule, Rules
@@ -142,6 +142,9 @@ class FakeNode:
             waiter.failed(self.refusal)
         else:
             self.queues[self.shard_of(channel)].append((channel, kind, payloads, waiter))
+
+    def publish_early(self, channel: bytes, kind: int, payloads: list[bytes], waiter: PublishedEarly) -> None:
+        self.publish(channel, kind, payloads, waiter)
 
     @property
     def has_special_rules(self) -> bool:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverbus import limits
+from riverbus.access_commands import AclDelUser, AclSetUser
 from riverbus.core.access import acl_state
 from riverbus.core.access.acl import default_user
 from riverbus.core.access.acl_state import AclState
@@ -14,7 +15,6 @@ from riverbus.core.state.bus import Bus, WriteResult
 from riverbus.core.state.entries import BatchBuilder, encode_entry
 from riverbus.core.state.rules import Rules
 from riverbus.core.state.snapshot import BusRestore
-from riverbus.keyspace_commands import AclDelUser, AclSetUser
 from riverbus.messages import ErrorReply, Status
 
 

@@ -290,3 +290,56 @@ def test_a_batch_of_a_peer_is_read_before_it_is_proposed() -> None:
     at = batch.index(b"\x03")  # the opcode of a write, then its code
     newer = batch[: at + 1] + b"\xff" + batch[at + 2 :]
     assert "older version" in str(fault_of(newer))
+
+
+class EarlyWaiter(Waiter):
+    def held(self, receivers: int) -> None:
+        self.outcomes.append(("held", receivers))
+
+
+def submit_early(route: Route, channel: bytes = b"c") -> EarlyWaiter:
+    waiter = EarlyWaiter()
+    route.submit_early(channel, Kind.PUBLISH, [b"x"], waiter, 1.0)
+    return waiter
+
+
+def test_what_a_majority_has_in_memory_is_told_once_and_how_it_ended_after_that() -> None:
+    route = new_route()
+    log = Log(route)
+    early, plain = submit_early(route), submit(route)
+    seq, batch = take(route)
+    route.on_held(LEADER[1], 6, lambda *_: 4)
+    assert early.outcomes == []  # the leader has not said where it is
+    route.on_proposed(seq, 6, 5)
+    for _ in range(2):
+        route.on_held(LEADER[1], 6, lambda *_: 4)
+    assert early.outcomes == [("held", 4)]
+    assert plain.outcomes == []
+    log.apply(batch)
+    assert early.outcomes[1:] == [MessageId(1006, 0)]
+    assert plain.outcomes == [MessageId(1006, 1)]
+
+
+def test_only_what_the_leader_of_that_term_has_up_to_there_is_told() -> None:
+    route = new_route()
+    first = submit_early(route)
+    route.on_proposed(take(route)[0], 6, 5)
+    second = submit_early(route)
+    route.on_proposed(take(route)[0], 8, 5)
+    route.on_held(LEADER[1] + 1, 9, lambda *_: 0)
+    assert first.outcomes == []
+    route.on_held(LEADER[1], 7, lambda *_: 0)
+    assert first.outcomes == [("held", 0)]
+    assert second.outcomes == []
+
+
+def test_an_early_answer_whose_entry_was_lost_is_told_so_too() -> None:
+    route = new_route()
+    log = Log(route)
+    early = submit_early(route)
+    route.on_proposed(take(route)[0], 6, 5)
+    route.on_held(LEADER[1], 6, lambda *_: 0)
+    log.apply()  # another leader's entry stands there
+    assert early.outcomes[0] == ("held", 0)
+    assert isinstance(early.outcomes[1], NotAccepted)
+    assert route.pending_bytes == 0

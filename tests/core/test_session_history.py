@@ -8,6 +8,7 @@ from riverbus.commands import Exec, Multi, Ping, Publish, XInfoStream, XLen, XRa
 from riverbus.core.clients import history_commands, reads
 from riverbus.core.state.rules import ChannelRule, Rules
 from riverbus.fields import encode_fields
+from riverbus.keyspace_commands import Del, Expire, XAdd
 from riverbus.messages import ID_MAX, ID_MIN, Kind, MessageId, NotAccepted
 from tests.core.fakes import FakeClient, FakeNode, error_text
 
@@ -140,6 +141,39 @@ def test_blocked_reads_time_out_and_hold_up_their_own_connection_only(node: Fake
     node.settle()
     assert reader.read()[:2] == [None, b"PONG"]
     assert client.do(XLen(b"x")) == 1
+
+
+def test_a_stream_that_has_expired_is_gone_before_an_entry_frees_it(node: FakeNode, client: FakeClient) -> None:
+    old = client.do(xadd(b"c", b"f", b"old"))
+    client.do(publish(b"log", b"no key, and stays"))
+    client.do(Expire(b"c", 1000, False))
+    node.now += 2
+    assert node.bus(b"c").length(b"c") == 1, "nothing has freed it"
+    for limit in (None, 0, 5):
+        assert client.do(everything(b"c", limit=limit)) == []
+    assert client.do(everything(b"c", reverse=True)) == []
+    assert client.do(XLen(b"c")) == 0
+    assert client.do(xread(b"c")) is None
+    assert client.do(xread(b"c", after=ID_MAX)) is None
+    assert len(client.do(everything(b"log"))) == 1
+    reader = node.connect()
+    reader.do(xread(b"c", block=0))
+    assert reader.read() == []
+    new = client.do(xadd(b"c", b"f", b"new"))
+    assert as_id(new) > as_id(old)
+    assert reader.read() == [[[b"c", [[new, [b"f", b"new"]]]]]]
+    assert client.do(everything(b"c")) == [[new, [b"f", b"new"]]]
+
+
+def test_dollar_of_a_stream_that_was_deleted_is_the_beginning(node: FakeNode, client: FakeClient) -> None:
+    client.do(XAdd(b"c", encode_fields([b"f", b"v"]), MessageId(500, 0)), Del((b"c",)))
+    readers = [node.connect(), node.connect()]
+    for reader in readers:
+        reader.do(xread(b"c", after=None, block=0))
+    assert client.do(XAdd(b"c", encode_fields([b"f", b"w"]), MessageId(1, 0))) == b"1-0"
+    assert [reader.read() for reader in readers] == [[[[b"c", [[b"1-0", [b"f", b"w"]]]]]]] * 2
+    reader.do(xread(b"c", after=None, block=0))
+    assert reader.read() == []
 
 
 def test_dollar_is_taken_behind_the_barrier(node: FakeNode, client: FakeClient) -> None:

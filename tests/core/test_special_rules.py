@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 
 from riverbus.commands import (
-    BusRuleGet,
-    BusRuleList,
     BusSubscribe,
     Exec,
     Multi,
@@ -21,9 +19,10 @@ from riverbus.core.state.entries import BatchBuilder, encode_entry
 from riverbus.core.state.rules import ChannelRule, Rules, commanded_to_bytes, rules_to_bytes
 from riverbus.core.state.special_rules import NO_HISTORY, NO_KEYS
 from riverbus.fields import encode_fields
-from riverbus.keyspace_commands import PublishOnce, PublishRun, RuleDel, RulesCopy, RuleSet, SetString, XAdd
+from riverbus.keyspace_commands import PublishOnce, PublishRun, SetString, XAdd
 from riverbus.limits import RULES_MAX
 from riverbus.messages import ID_MAX, ID_MIN, Kind, MessageId
+from riverbus.rule_commands import BusRuleGet, BusRuleList, RuleDel, RulesCopy, RuleSet
 from riverbus.wire.command_table import noun_of
 from tests.core.fakes import FakeClient, FakeNode, error_text
 from tests.core.keyspace.shard import Shard
@@ -163,8 +162,7 @@ def test_a_rule_that_is_set_holds_in_every_shard_before_it_is_answered(node: Fak
 @pytest.mark.parametrize(
     ("text", "refusal"),
     [
-        ("SET a DURABILITY memory", "ERR durability memory is not offered: choose quorum or none"),
-        ("SET a DURABILITY often", "ERR durability is quorum or none, not 'often'"),
+        ("SET a DURABILITY often", "ERR durability is quorum, memory or none, not 'often'"),
         ("SET a COUNT -1", "ERR COUNT is a number of 0 or more, not '-1'"),
         ("SET a AGE 5y", "ERR AGE is a number of 0 or more, with or without a unit (ms s m h d), not '5y'"),
         ("SET a WINDOW 1ms", "ERR WINDOW is from 1000 to 86400000, not 1"),

@@ -185,33 +185,8 @@ async def publishing_raw(
                 other.is_stopping = True
 
 
-@asynccontextmanager
-async def reading_tails(history: History, cluster: Cluster) -> AsyncIterator[None]:
-    """The newest messages of one channel after another, from one node after another, for C10."""
-    is_stopping = False
-
-    async def read() -> None:
-        count = 0
-        while not is_stopping:
-            node = cluster.nodes[count % len(cluster.nodes)]
-            channel = history.channels[count // len(cluster.nodes) % len(history.channels)]
-            count += 1
-            try:
-                for event in await _read_tail(node, channel, f"tail reader {count}"):
-                    history.add(event)
-            except (RedisError, OSError):
-                pass  # the node is down, or cut off and says so
-            await asyncio.sleep(TAIL_EVERY_S)
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(read())
-        try:
-            yield
-        finally:
-            is_stopping = True
-
-
-async def _read_tail(node: Node, channel: str, reader: str) -> list[Event]:
+async def read_tail(node: Node, channel: str, reader: str) -> list[Event]:
+    """The newest messages, as a step of `workload.reading`."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
     client = client_of(node)

@@ -34,12 +34,12 @@ import msgspec
 import riverbus
 from tests.faults import injections as do
 from tests.faults.arena import Arena
-from tests.faults.clients import Place, RestlessSubscriber, probe, publishing_raw, reading_tails
+from tests.faults.clients import TAIL_EVERY_S, Place, RestlessSubscriber, probe, publishing_raw, read_tail
 from tests.faults.cluster import POLL_S, READY_S, Cluster, Node, make_cluster, until
 from tests.faults.injections import Fault
 from tests.faults.preload import Control, built
 from tests.faults.proxy import CLIENTS, Network
-from tests.faults.workload import History, assert_nothing_lost, subscribing, wait_delivered, watching_hashes
+from tests.faults.workload import History, assert_nothing_lost, reading, subscribing, wait_delivered, watching_hashes
 
 IS_LONG = os.environ.get("RIVERBUS_FAULTS") == "long"
 SEED = int(os.environ.get("RIVERBUS_FAULTS_SEED", "1"))
@@ -248,7 +248,7 @@ async def _live_through(run: Run) -> None:
         watching_hashes(history, cluster),
     ):
         async with (
-            reading_tails(history, cluster),
+            reading(history, cluster, read_tail, TAIL_EVERY_S),
             publishing_raw(history, cluster, places, rate, 20, scenario.size) as publishers,
         ):
             await _disturb(run)

@@ -20,7 +20,7 @@ from tests.faults.workload import client_of
 
 MIB = 1024 * 1024
 PAYLOAD_BYTES = 1024
-ANSWER_S_MAX = 1.5  # promise 4 says 1 s, and these share two cores with the hostile ones
+ANSWER_S_MAX = 1.0  # promise 4
 PUBLISHES_AFTER = 20  # that the well-behaved client makes after the hostile ones did their worst
 MALFORMED = [
     b"*1\r\n$-5\r\nPING\r\n",
@@ -64,49 +64,70 @@ async def answer_to(node: Node, data: bytes, timeout_s: float = 5.0) -> tuple[by
     return answer, is_closed
 
 
-@asynccontextmanager
-async def well_behaved(node: Node) -> AsyncIterator[None]:
-    """One client that publishes beside the block: every publish is answered, and in time.
+class _Publisher:
+    """One client that publishes now and then, and how it was answered. -UNKNOWN is counted; other errors are raised."""
 
-    Now and then with -UNKNOWN, as a disk that others use too may take longer than a publish may wait.
-    """
-    loop = asyncio.get_running_loop()
-    worst_s, count, unknown, is_stopping = 0.0, 0, 0, False
-    client = client_of(node)
+    def __init__(self, node: Node) -> None:
+        self._client = client_of(node)
+        self.worst_s = 0.0
+        self.count = self.unknown = 0
+        self.is_stopping = False  # a flag: redis-py can lose a cancellation that meets its own timeouts
 
-    async def publish() -> None:
-        nonlocal worst_s, count, unknown
-        while not is_stopping:
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self.is_stopping:
             begun = loop.time()
             try:
-                await client.publish("well-behaved", "x")
+                await self._client.publish("well-behaved", "x")
             except ResponseError as error:
                 if not str(error).startswith("UNKNOWN"):
                     raise
-                unknown += 1
-            worst_s, count = max(worst_s, loop.time() - begun), count + 1
+                self.unknown += 1
+            self.worst_s, self.count = max(self.worst_s, loop.time() - begun), self.count + 1
             await asyncio.sleep(0.005)
+        await self._client.aclose()
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(publish())
-        try:
-            yield
-            after = count + PUBLISHES_AFTER
-            await until(lambda: count >= after, "the well-behaved client is still answered")
-        finally:
-            is_stopping = True  # a flag: redis-py can lose a cancellation that meets its own timeouts
-    await client.aclose()
-    print(f"well-behaved client: {count} publishes, {unknown} unknown, worst {worst_s * 1000:.0f} ms")
-    assert unknown <= 1 + count // 50
-    assert worst_s < ANSWER_S_MAX
+    def __str__(self) -> str:
+        return f"{self.count} publishes, {self.unknown} unknown, worst {self.worst_s * 1000:.0f} ms"
+
+
+def directory_in(path: Path) -> Path:
+    made = path / "unharmed"
+    made.mkdir()
+    return made
+
+
+@asynccontextmanager
+async def well_behaved(node: Node, path: Path) -> AsyncIterator[None]:
+    """One client that publishes beside the block: every publish is answered, and in time.
+
+    As far as this machine can: the same client does the same at a node of its own, which nobody harms. What that is
+    made to wait by a disk and processors that all share, this one may be, too.
+    """
+    async with running(path, count=1, shards=1) as unharmed:
+        here, there = _Publisher(node), _Publisher(unharmed.nodes[0])
+        async with asyncio.TaskGroup() as group:
+            for publisher in (here, there):
+                group.create_task(publisher.run())
+            try:
+                yield
+                after = here.count + PUBLISHES_AFTER
+                await until(lambda: here.count >= after, "the well-behaved client is still answered")
+            finally:
+                here.is_stopping = there.is_stopping = True
+    print(f"well-behaved client: {here}; at a node that nobody harms: {there}")
+    assert here.unknown <= there.unknown
+    assert here.worst_s < ANSWER_S_MAX + there.worst_s
 
 
 @pytest.mark.timeout(120)
 def test_malformed_input_gets_an_error_and_a_close_and_harms_nobody(tmp_path: Path) -> None:
+    unharmed = directory_in(tmp_path)
+
     async def story() -> None:
         async with running(tmp_path, count=1, shards=1) as cluster:
             (node,) = cluster.nodes
-            async with well_behaved(node):
+            async with well_behaved(node, unharmed):
                 for data in MALFORMED:
                     answer, is_closed = await answer_to(node, data)
                     assert is_closed, f"the connection stays open after {data[:60]!r}; it said {answer[:100]!r}"
@@ -128,11 +149,13 @@ def test_malformed_input_gets_an_error_and_a_close_and_harms_nobody(tmp_path: Pa
 
 @pytest.mark.timeout(120)
 def test_an_oversized_payload_is_refused_before_it_is_buffered(tmp_path: Path) -> None:
+    unharmed = directory_in(tmp_path)
+
     async def story() -> None:
         async with running(tmp_path, count=1, shards=1) as cluster:
             (node,) = cluster.nodes
             before = node.rss_bytes()
-            async with well_behaved(node):
+            async with well_behaved(node, unharmed):
                 for _ in range(8):
                     head = b"*3\r\n$7\r\nPUBLISH\r\n$1\r\nc\r\n$%d\r\n" % (64 * MIB)
                     answer, is_closed = await answer_to(node, head + bytes(32 * MIB))
@@ -147,12 +170,14 @@ def test_an_oversized_payload_is_refused_before_it_is_buffered(tmp_path: Path) -
 def test_two_thousand_idle_and_half_open_connections_cost_little(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 
+    unharmed = directory_in(tmp_path)
+
     async def story() -> None:
         async with running(tmp_path, count=1, shards=1) as cluster:
             (node,) = cluster.nodes
             before, descriptors = node.rss_bytes(), node.descriptors()
             writers: list[asyncio.StreamWriter] = []
-            async with well_behaved(node):
+            async with well_behaved(node, unharmed):
                 for at in range(2000):
                     _, writer = await connect(node)
                     writers.append(writer)
@@ -177,6 +202,8 @@ def test_a_subscriber_that_never_reads_costs_no_more_than_its_buffer(tmp_path: P
     messages = 192 * 1024
     small_window = '[[channel]]\nmatch = "*"\nhistory = { count = 1000000, age = "1h", bytes = "16MiB" }\n'
 
+    unharmed = directory_in(tmp_path)
+
     async def story() -> None:
         async with running(tmp_path, count=1, shards=1, config=small_window) as cluster:
             (node,) = cluster.nodes
@@ -189,7 +216,7 @@ def test_a_subscriber_that_never_reads_costs_no_more_than_its_buffer(tmp_path: P
                 deaf.append(writer)
             before = node.rss_bytes()
             peak = before
-            async with well_behaved(node):
+            async with well_behaved(node, unharmed):
                 publisher = client_of(node)
                 for _ in range(messages // 512):
                     pipeline = publisher.pipeline(transaction=False)
@@ -210,6 +237,8 @@ def test_a_subscriber_that_never_reads_costs_no_more_than_its_buffer(tmp_path: P
 def test_a_client_that_never_reads_its_replies_is_stopped(tmp_path: Path) -> None:
     """It asks for a long history again and again: it is not read further, or cut; its replies are not held."""
 
+    unharmed = directory_in(tmp_path)
+
     async def story() -> None:
         async with running(tmp_path, count=1, shards=1) as cluster:
             (node,) = cluster.nodes
@@ -218,7 +247,7 @@ def test_a_client_that_never_reads_its_replies_is_stopped(tmp_path: Path) -> Non
                 await client.publish("long", bytes(256 * 1024))
             await client.aclose()
             before = node.rss_bytes()
-            async with well_behaved(node):
+            async with well_behaved(node, unharmed):
                 _, writer = await connect(node)
                 writer.transport.pause_reading()  # type: ignore[attr-defined]
                 asked, deadline = 0, asyncio.get_running_loop().time() + 5

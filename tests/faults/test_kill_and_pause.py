@@ -13,6 +13,7 @@ from tests.faults.workload import (
     History,
     assert_nothing_lost,
     publishing,
+    read_everything,
     reading,
     subscribing,
     wait_delivered,
@@ -52,7 +53,11 @@ def test_nothing_is_lost_while_each_node_is_killed_and_the_leader_is_paused(tmp_
     async def story() -> None:
         history = History(CHANNELS)
         async with running(tmp_path) as cluster, cluster.connect() as bus, subscribing(history, bus):
-            async with watching_hashes(history, cluster), reading(history, cluster), publishing(history, cluster):
+            async with (
+                watching_hashes(history, cluster),
+                reading(history, cluster, read_everything),
+                publishing(history, cluster),
+            ):
                 faults = await disturb(cluster, asyncio.get_running_loop().time() + DURATION_S)
             await cluster.wait_ready()
             await wait_delivered(history, cluster)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,6 +28,7 @@ from tests.faults.cluster import POLL_S, Cluster, Node, until
 SOCKET_TIMEOUT_S = 3.0
 PAGE_COUNT = 5000
 READ_EVERY_S = 1.5
+ReadStep = Callable[[Node, str, str], Awaitable[list[Event]]]  # of node and channel, by a reader of that name
 REFUSALS = ("CLUSTERDOWN", "BUSY", "MISCONF", "OOM")  # the first words of replies that mean: not in the log
 
 
@@ -184,22 +185,24 @@ async def watching_hashes(history: History, cluster: Cluster) -> AsyncIterator[N
 
 
 @asynccontextmanager
-async def reading(history: History, cluster: Cluster) -> AsyncIterator[None]:
-    """Beside the faults: full reads of one channel after another, from one node after another, for C10."""
+async def reading(
+    history: History, cluster: Cluster, step: ReadStep, every_s: float = READ_EVERY_S
+) -> AsyncIterator[None]:
+    """Beside the faults: reads of one channel after another, each from one node after another, for C10."""
     is_stopping = False
 
     async def read() -> None:
         count = 0
         while not is_stopping:
             node = cluster.nodes[count % len(cluster.nodes)]
-            channel = history.channels[count % len(history.channels)]
+            channel = history.channels[count // len(cluster.nodes) % len(history.channels)]
             count += 1
             try:
-                for event in await read_everything(node, channel, f"early reader {count}"):
+                for event in await step(node, channel, f"early reader {count}"):
                     history.add(event)
             except (RedisError, OSError):
                 pass  # the node is down, or cut off and says so
-            await asyncio.sleep(READ_EVERY_S)
+            await asyncio.sleep(every_s)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(read())

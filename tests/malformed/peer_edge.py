@@ -21,9 +21,13 @@ from riverbus.peer_messages import (
     Ask,
     Forward,
     Health,
+    Held,
     PeerMessage,
     Proposed,
     RaftMessage,
+    Recall,
+    Recalled,
+    Received,
     Rejected,
     SnapshotStatus,
 )
@@ -237,6 +241,7 @@ MESSAGES: tuple[Frame, ...] = (
     RaftMessage(0, b"\x08\x08\x10\x01\x18\x02\x20\x06"), RaftMessage(63, b""), RaftMessage(1, b"x" * 700),
     Forward(1, 7, 12, b"batch" * 9), Proposed(1, 12, 99, 7), Rejected(0, 3, "CLUSTERDOWN", "no leader"),
     Ask(5, b"question"), Answer(5, b"answer" * 20), SnapshotStatus(2, True), Health(False), Ping(123456), Pong(5),
+    Received(1, 7, 90), Held(1, 7, 80), Recall(3), Recalled(1, 7, 95),
 )  # fmt: skip
 BULKS: tuple[Frame, ...] = (
     BulkRequest(3, 77), BulkOffer(4096, b"d" * 16), BulkMissing("gone"), BulkStart(12), BulkChunk(12, 99, b"c" * 300),

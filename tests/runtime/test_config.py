@@ -73,7 +73,9 @@ def test_a_channel_rule_says_durability_window_and_payload(tmp_path: Path) -> No
     file.write_text('[[channel]]\nmatch = "a"\ndurability = "none"\nwindow = "10m"\npayload = "64KiB"\n')
     [rule] = rules_of(load(file, environ={})).channels
     assert (rule.durability, rule.window_ms, rule.payload) == ("none", 600_000, 65_536)
-    for value, why in (("memory", "memory is not offered"), ("often", "choose quorum or none")):
+    file.write_text('[[channel]]\nmatch = "a"\ndurability = "memory"\n')
+    assert load(file, environ={}).channel[0].durability == "memory"
+    for value, why in (("often", "choose quorum, memory or none"),):
         file.write_text(f'[[channel]]\nmatch = "a"\ndurability = "{value}"\n')
         with pytest.raises(ConfigError, match=f"channel.0.durability: {why}"):
             load(file, environ={})

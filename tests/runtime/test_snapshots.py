@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from riverbus import limits
-from riverbus.runtime.snapshots import SnapshotStore
-from tests.runtime.linked import run
+from riverbus.runtime import snapshots as snapshots_module
+from riverbus.runtime.snapshots import SnapshotStore, SyncFailed
+from tests.runtime.linked import WAIT_S, run
 from tests.runtime.snapshot_files import answer, names, put, slice_of, slices
 
 
@@ -132,6 +133,48 @@ def test_a_full_disk_fails_the_commit_and_leaves_nothing(tmp_path: Path, monkeyp
         monkeypatch.undo()
         await put(store, 1, 8, slices(5))
         assert list(store.read(1, 8)) == slices(5)
+
+    in_store(tmp_path, story)
+
+
+@pytest.mark.parametrize(("name", "size"), [("fdatasync", 3 * limits.MIB), ("fsync", 1000)])
+def test_a_sync_that_fails_is_for_the_node_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: int
+) -> None:
+    monkeypatch.setattr(snapshots_module, "SNAPSHOT_SYNC_BYTES", 2 * limits.MIB)
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def story(store: SnapshotStore) -> None:
+        heard: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.set_result(context["exception"]))
+        monkeypatch.setattr(os, name, fail)
+        file = store.create(1, 8)
+        told: list[str | None] = []
+        file.write(slice_of(bytes(size)))
+        if name == "fsync":
+            file.commit(told.append)
+        async with asyncio.timeout(WAIT_S):
+            failure = await heard
+        assert isinstance(failure, SyncFailed)
+        assert str(failure).startswith("cannot sync snapshot 8 of shard 1: Input/output error. ")
+        await store.writer.run(lambda: None)
+        assert told == []
+        assert store.indexes(1) == []
+
+    in_store(tmp_path, story)
+
+
+def test_no_room_at_the_sync_is_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    async def story(store: SnapshotStore) -> None:
+        monkeypatch.setattr(os, "fsync", fail)
+        file = store.create(1, 8)
+        assert "quota" in str(await answer(file.commit))
+        assert names(store) == []
 
     in_store(tmp_path, story)
 

@@ -9,10 +9,11 @@ import pytest
 from riverbus.sim.campaign import run_seed
 from riverbus.sim.world import Options
 from tests.sim.group_mutants import GROUP_MUTANTS
+from tests.sim.memory_mutants import MEMORY_MUTANTS
 from tests.sim.mutants import MUTANTS, Mutant
 
 SECONDS = 60.0
-ALL = {**MUTANTS, **GROUP_MUTANTS}
+ALL = {**MUTANTS, **GROUP_MUTANTS, **MEMORY_MUTANTS}
 
 
 def seeds_until_found(mutant: Mutant) -> tuple[int, list[str]]:

@@ -9,7 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverbus.limits import HANDSHAKE_FRAME_BYTES_MAX, NODES_MAX, PEER_FRAME_BYTES_MAX, SHARDS_MAX
-from riverbus.peer_messages import Answer, Ask, Forward, Health, Proposed, RaftMessage, Rejected, SnapshotStatus
+from riverbus.peer_messages import (
+    Answer,
+    Ask,
+    Forward,
+    Health,
+    Held,
+    Proposed,
+    RaftMessage,
+    Recall,
+    Recalled,
+    Received,
+    Rejected,
+    SnapshotStatus,
+)
 from riverbus.wire.frame_nouns import (
     Accepted,
     BulkChunk,
@@ -74,6 +87,10 @@ link_frames = st.one_of(
     st.builds(Answer, u64, data),
     st.builds(SnapshotStatus, shards, st.booleans()),
     st.builds(Health, st.booleans()),
+    st.builds(Received, shards, u64, u64),
+    st.builds(Held, shards, u64, u64),
+    st.builds(Recall, shards),
+    st.builds(Recalled, shards, u64, u64),
     st.builds(Ping, u64),
     st.builds(Pong, u64),
     st.builds(lambda cluster_id, record: Founded(cluster_id, record), hexes(16), known),

@@ -18,6 +18,7 @@ RELAY_DROPPED = "relay_dropped"  # a message of durability none for a node witho
 FLEETING_UNREAD = "fleeting_unread"  # a message of durability none for a subscriber whose socket was full
 CURSORS_UNSAVED = "cursors_unsaved"  # last words of durable subscribers that no leader took: a longer overlap
 DURABLE_UNAVAILABLE = "durable_unavailable"  # a durable SUBSCRIBE found no leader: disconnected, to try elsewhere
+MEMORY_UNCONFIRMED = "memory_unconfirmed"  # a message of durability memory, answered, then not seen committed in time
 REASONS = (
     WINDOW_PASSED,
     UNSUBSCRIBED_BEHIND,
@@ -30,6 +31,7 @@ REASONS = (
     FLEETING_UNREAD,
     CURSORS_UNSAVED,
     DURABLE_UNAVAILABLE,
+    MEMORY_UNCONFIRMED,
 )
 
 
@@ -42,6 +44,7 @@ class Counters:
         "connections_opened",
         "delivered_messages",
         "dropped",
+        "early_answers",
         "error_replies",
         "published_messages",
     )
@@ -52,6 +55,7 @@ class Counters:
         self.published_messages = 0
         self.delivered_messages = 0
         self.error_replies = 0
+        self.early_answers = 0  # publishes of durability memory, before they were committed
         self.connections_opened = 0
         self.before_reset = (0, 0, dict[str, int]())  # connections, errors, commands: what INFO leaves out
 

@@ -26,7 +26,7 @@ from riverbus.core.consensus.rounds import Rounds
 from riverbus.core.consensus.router import fault_of
 from riverbus.core.consensus.shard import Settings, Shard, open_shard
 from riverbus.core.consensus.upkeep import Upkeep
-from riverbus.core.ports import Access, Done, Links, Published, Snapshots, Written
+from riverbus.core.ports import Access, Done, Links, Published, PublishedEarly, Snapshots, Written
 from riverbus.core.slots import ShardMap
 from riverbus.core.state.bus import Applied, Bus, RunResult, WriteResult
 from riverbus.core.state.entries import DamagedEntry
@@ -40,9 +40,13 @@ from riverbus.peer_messages import (
     Ask,
     Forward,
     Health,
+    Held,
     PeerMessage,
     Proposed,
     RaftMessage,
+    Recall,
+    Recalled,
+    Received,
     Rejected,
     Relay,
     SnapshotStatus,
@@ -97,6 +101,7 @@ class Engine:
         self.rules = RuleBook()
         for shard in self.shards:
             self.rules.look(shard.number, shard.replica.bus)
+            shard.watch_memory(log, links, self, self.peers, self.fanout.receivers)
         self.upkeep = Upkeep(self)
         self._dirty: set[int] = set()  # shards that the end of this turn has something to do for
         self._pending_bytes_max = limits.NODE_INFLIGHT_BYTES_MAX // settings.shards  # of each shard
@@ -115,9 +120,13 @@ class Engine:
     def on_tick(self) -> None:
         """A tenth of a second has passed. After a stall call it once: lost ticks are not made up for."""
         for shard in self.shards:
-            shard.replica.raft.tick()
-            shard.replica.advance()
-            shard.route.expire(self.now)
+            if shard.comeback.is_under_way:
+                shard.comeback.on_tick()
+                shard.replica.advance()
+            elif shard.replica.raft.tick():
+                shard.replica.advance()
+            if shard.route.pending_bytes:
+                shard.route.expire(self.now)
             shard.barriers.on_tick(self.now)
             shard.keeper.on_tick(self.now, self.flushed_batch, self.completed_batch)
             if shard.has_slices or shard.replica.has_submitted:
@@ -147,9 +156,10 @@ class Engine:
             try:
                 if type(message) is RaftMessage:
                     shard = self._shard(message.shard)
-                    if Raft.peek(message.data)[0] == _MSG_SNAPSHOT:
+                    kind = Raft.peek(message.data)[0]
+                    if kind == _MSG_SNAPSHOT:
                         shard.install.on_raft_snapshot(peer, message.data)
-                    else:
+                    elif shard.comeback.admits(kind):
                         shard.replica.raft.step(message.data, peer)
                     touched.add(message.shard)
                 else:
@@ -179,6 +189,14 @@ class Engine:
                 shard = self._shard(number)
                 shard.replica.raft.report(peer, "snapshot_ok" if is_ok else "snapshot_failed")
                 shard.replica.advance()
+            case Received(number, term, index):
+                self._shard(number).receipts.on_received(peer, term, index)
+            case Held(number, term, index):
+                self._shard(number).receipts.on_held(peer, term, index)
+            case Recall(number):
+                self._shard(number).comeback.on_recall(peer)
+            case Recalled(number):
+                self._shard(number).comeback.on_recalled(peer, message)
             case Relay():
                 self.fleeting.on_relay(message)
             case Health(is_writable):
@@ -205,8 +223,9 @@ class Engine:
         return self.shards[number]
 
     def on_peer_up(self, peer: int) -> None:
-        for number in range(len(self.shards)):
-            self.mark(number)
+        for shard in self.shards:
+            shard.receipts.on_link(peer)
+            self.mark(shard.number)
 
     def on_peer_down(self, peer: int) -> None:
         for shard in self.shards:
@@ -214,6 +233,7 @@ class Engine:
             # A leader waits for a report of the snapshot that it sent; the link is gone, and the report with it.
             shard.replica.raft.report(peer, "snapshot_failed")
             shard.replica.advance()
+            shard.receipts.on_link(peer)
         self.upkeep.on_peer_down(peer)
         self.questions.on_peer_down(peer)
         self._touch()
@@ -229,6 +249,8 @@ class Engine:
             dirty, self._dirty = sorted(self._dirty), set()
             for number in dirty:
                 self._end_shard_turn(self.shards[number])
+        for shard in self.shards:
+            shard.on_turn_of_memory()
         self.flushed_batch = self.log.flush()
         self.fleeting.flush()
         self.sessions.end_turn()
@@ -294,6 +316,7 @@ class Engine:
         shard.barriers.on_applied()
         if self.rules.look(shard.number, replica.bus):
             self.upkeep.on_rules(shard)
+            shard.receipts.on_rules()
 
     def _receivers(self, result: RunResult) -> int:
         return self.fanout.receivers(result.run.channel, result.run.kind)
@@ -318,6 +341,7 @@ class Engine:
         shard.route.on_snapshot(replica.applied_index)
         shard.barriers.on_applied()
         self.rules.look(shard.number, replica.bus)
+        shard.receipts.on_rules()
         self.sessions.on_state_replaced(replica.shard, old, replica.bus)
         shard.install.free(old)
 
@@ -330,6 +354,16 @@ class Engine:
             waiter.failed(Overloaded("too many publishes of this node wait to be committed"))
             return
         route.submit(channel, kind, payloads, waiter, self.now + limits.COMMAND_DEADLINE_S)
+        self._rounds.on_arrival()
+        self.mark(number)
+
+    def publish_early(self, channel: bytes, kind: int, payloads: list[bytes], waiter: PublishedEarly) -> None:
+        number = self._map.shard_of(channel)
+        route = self.shards[number].route
+        if route.pending_bytes >= self._pending_bytes_max:
+            waiter.failed(Overloaded("too many publishes of this node wait to be committed"))
+            return
+        route.submit_early(channel, kind, payloads, waiter, self.now + limits.COMMAND_DEADLINE_S)
         self._rounds.on_arrival()
         self.mark(number)
 

@@ -71,6 +71,14 @@ class Published(Protocol):
         ...
 
 
+class PublishedEarly(Published, Protocol):
+    """A waiting publish of durability memory: `held` comes at most once, before it is told how it ended."""
+
+    def held(self, receivers: int) -> None:
+        """A majority has it in memory."""
+        ...
+
+
 class Written(Protocol):
     """A waiting write of the keyspace: told once how it ended."""
 
@@ -177,9 +185,13 @@ class Backend(Protocol):
 
     def publish(self, channel: bytes, kind: int, payloads: list[bytes], waiter: Published) -> None: ...
 
+    def publish_early(self, channel: bytes, kind: int, payloads: list[bytes], waiter: PublishedEarly) -> None:
+        """As `publish`, in order with it, in a channel of durability memory."""
+        ...
+
     @property
     def has_special_rules(self) -> bool:
-        """Some channels are of durability none, or have a limit for payloads: see `rule_of` before a publish."""
+        """Some channels are of another durability, or have a limit for payloads: see `rule_of` before a publish."""
         ...
 
     def rule_of(self, channel: bytes) -> ChannelRule:

@@ -88,6 +88,9 @@ def unready_reasons(engine: Engine) -> list[str]:
     installing = [s.number for s in engine.shards if s.install.is_under_way]
     if installing:
         reasons.append(f"receiving a snapshot of shards {installing}")
+    returning = [s.number for s in engine.shards if s.comeback.is_under_way]
+    if returning:
+        reasons.append(f"may have forgotten what it had in memory, and asks the leaders of shards {returning}")
     lagging = [s.number for s in engine.shards if _lag(s) > _LAG_ENTRIES_MAX]
     if lagging:
         reasons.append(f"catching up in shards {lagging}")

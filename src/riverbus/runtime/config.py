@@ -112,10 +112,8 @@ class ChannelHistory(Section):
 
 
 def _durability(value: Any) -> Any:
-    if value == "memory":
-        raise ValueError("memory is not offered: choose quorum or none (docs/durability.md says why)")
     if value not in DURABILITIES:
-        raise ValueError(f"choose {' or '.join(DURABILITIES)}")
+        raise ValueError(f"choose {', '.join(DURABILITIES[:-1])} or {DURABILITIES[-1]}")
     return value
 
 

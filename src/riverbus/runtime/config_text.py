@@ -28,6 +28,9 @@ _TAIL = """\
 # [[channel]]
 # match = "cursors.*"
 # durability = "none"    # at most once, in no log, no history; the default is "quorum": docs/durability.md
+# [[channel]]
+# match = "ticks.*"
+# durability = "memory"  # answered once a majority has it in memory, kept as with "quorum" a flush later
 
 # Users. With any, clients must authenticate (AUTH, HELLO ... AUTH). The password of the name "default" is that of
 # clients who give no name. A password may be given as "sha256:" and the 64 hex digits of its SHA-256, or as

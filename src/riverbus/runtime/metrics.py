@@ -61,6 +61,7 @@ SESSIONS = (
     Row("blocked_reads", "riverbus_clients_blocked_reads", "clients that wait in XREAD BLOCK"),
     Row("published_messages", "riverbus_messages_published_total", "messages acknowledged to clients of this node"),
     Row("delivered_messages", "riverbus_messages_delivered_total", "messages delivered to subscribers of this node"),
+    Row("early_answers", "riverbus_messages_answered_early_total", "of durability memory: acknowledged before the log"),
     Row("error_replies", "riverbus_clients_error_replies_total", "errors answered"),
 )
 LOG = (

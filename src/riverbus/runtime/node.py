@@ -297,7 +297,18 @@ class Node:
     # --- what others look at ----------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, object]:
-        return {} if self.engine is None else self.engine.status()
+        """`state` is starting (other fields are missing then), running or stopping."""
+        if self.engine is not None:
+            return {"state": "running", **self.engine.status()}
+        config, links = self.config, self.links
+        return {
+            "state": "stopping" if self._stopped.done() else "starting",
+            "node": config.node.id,
+            "voters": list(config.members),
+            "peers_up": [peer for peer in config.members if links is not None and links.is_up(peer)],
+            "is_founded": self._identity is not None and self._identity.is_bootstrapped,
+            "ready": False,
+        }
 
     def unready(self) -> list[str]:
         if self.engine is None:

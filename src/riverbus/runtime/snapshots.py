@@ -6,7 +6,8 @@
 
 A snapshot grows as `shard-<s>-<index>.<n>.part` and is not there until its commit: footer, fsync, rename to `.snap`,
 fsync of the directory. A fetched one grows as `shard-<s>-<index>.<digest>.part`; it outlives a restart and is continued
-after its last slice that passes its checksum, if the peer still offers the same digest.
+after its last slice that passes its checksum, if the peer still offers the same digest. A sync that fails stops the
+node (`SyncFailed`), as the log's does: after it nobody knows what is on the disk.
 
 Leaves to others: what is in a slice, when a snapshot is taken or deleted (core/snapshots.py), the network (bulk.py).
 Invariants: `.snap` files are complete (a damaged footer is found at start, damaged slices at read); what a full disk
@@ -22,19 +23,17 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
-from typing import BinaryIO, NamedTuple, TypeVar, cast
+from typing import BinaryIO, NamedTuple
 
 import structlog
 import xxhash
 
 from riverbus.limits import DISK_RESERVE_BYTES, PEER_FRAME_BYTES_MAX, SNAPSHOT_SYNC_BYTES
+from riverbus.runtime.file_thread import FileThread
 from riverbus.runtime.identity import sync_directory
 
 log = structlog.get_logger("riverbus.snapshots")
 
-T = TypeVar("T")
 Done = Callable[[str | None], None]
 Fetcher = Callable[[int, int, int, Done], None]
 
@@ -46,67 +45,8 @@ _FETCHED = re.compile(r"shard-(\d+)-(\d+)\.[0-9a-f]{32}\.part")
 _ROOM_FOR_RAFT_BYTES = DISK_RESERVE_BYTES // 4  # a snapshot gives up before the log has no room at all
 
 
-class FileThread:
-    """Runs jobs one after another in a thread. A job that raises what its caller does not expect stops the node."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
-        self._loop = loop
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = Thread(target=self._run, name=name, daemon=True)
-        self._is_closed = False
-        self._thread.start()
-
-    def submit(self, job: Callable[[], None]) -> None:
-        """Dropped once closed: the node stops, and what was not committed does not exist."""
-        if not self._is_closed:
-            self._jobs.put(job)
-
-    def submit_then(self, job: Callable[[], T], done: Callable[[T], None]) -> None:
-        """`done(result)` on the loop, unless closed by then."""
-
-        def run() -> None:
-            result = job()
-            self._loop.call_soon_threadsafe(lambda: None if self._is_closed else done(result))
-
-        self.submit(run)
-
-    async def run(self, job: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
-        """The job's result, or the OSError that it raised. `undo` gets a result that nobody waits for any more."""
-        future: asyncio.Future[T] = self._loop.create_future()
-
-        def try_job() -> tuple[T, None] | tuple[None, OSError]:
-            try:
-                return job(), None
-            except OSError as error:
-                return None, error
-
-        def finish(result: tuple[T, None] | tuple[None, OSError]) -> None:
-            value, error = result
-            if error is not None:
-                if not future.done():
-                    future.set_exception(error)
-            elif not future.done():
-                future.set_result(cast(T, value))
-            elif undo is not None:
-                undo(cast(T, value))
-
-        self.submit_then(try_job, finish)
-        return await future
-
-    def close(self) -> None:
-        """Finish the jobs queued so far; their callbacks no longer come."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._jobs.put(None)
-            self._thread.join()
-
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                job()
-            except BaseException as error:  # noqa: BLE001 - the loop's exception handler gets it
-                context = {"message": f"{self._thread.name} failed", "exception": error}
-                self._loop.call_soon_threadsafe(self._loop.call_exception_handler, context)
+class SyncFailed(Exception):
+    """What the page cache shows may not be on the disk, now and later: the node must stop."""
 
 
 class SnapshotFile:
@@ -214,7 +154,7 @@ class SnapshotFile:
             left = left[os.write(self._descriptor, left) :]
         self._unsynced += len(data)
         if self._unsynced >= SNAPSHOT_SYNC_BYTES:
-            os.fdatasync(self._descriptor)
+            self._sync(lambda: os.fdatasync(self._descriptor))
             self._unsynced = 0
 
     def _commit(self, expected: tuple[int, bytes] | None) -> str | None:
@@ -229,13 +169,25 @@ class SnapshotFile:
                 self._open()
             size = self.size
             self._write_all(FOOTER.pack(FOOTER_MAGIC, size, self._hash.digest()))
-            os.fsync(self._descriptor)
+            self._sync(lambda: os.fsync(self._descriptor))
             self._close()
             self.part.rename(self._store.path_of(self.shard, self.index))
-            sync_directory(self.part.parent)
+            self._sync(lambda: sync_directory(self.part.parent))
         except OSError as error:
             return self._fail(error)
         return None
+
+    def _sync(self, sync: Callable[[], None]) -> None:
+        """Raises SyncFailed; OSError only where there is no room, as writing does."""
+        try:
+            sync()
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise SyncFailed(
+                f"cannot sync snapshot {self.index} of shard {self.shard}: {error.strerror or error}. What is on the "
+                "disk is not known any more: have it looked at, then start the node again"
+            ) from error
 
     def _fail(self, error: OSError) -> str:
         self._failure = f"cannot write snapshot {self.index} of shard {self.shard}: {error.strerror or error}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from riverbus import commands
+from riverbus import access_commands
 from riverbus.commands import Answered, Command
 from riverbus.wire import parse_acl
 from riverbus.wire.command_row import CommandRow
@@ -32,7 +32,7 @@ def acl_rows(rows: Rows, noun_of: Callable[[list[bytes]], Command]) -> CommandRo
                 "A random password, in hexadecimal digits.", "[<bits>]"),
         _server("acl|getuser", 3, _ADMIN, parse_acl.parse_getuser, "6.0.0", "O(1)", "The rules of a user.",
                 "<username>"),
-        _server("acl|list", 2, _ADMIN, always(commands.AclList()), "6.0.0", "O(N) over the users",
+        _server("acl|list", 2, _ADMIN, always(access_commands.AclList()), "6.0.0", "O(N) over the users",
                 "All users' rules, one line each."),
         _server("acl|load", 2, _ADMIN, always(Answered(parse_acl.NO_ACL_FILE, "acl|load")), "6.0.0", "O(1)",
                 "Refused: there is no ACL file."),
@@ -42,8 +42,8 @@ def acl_rows(rows: Rows, noun_of: Callable[[list[bytes]], Command]) -> CommandRo
                 "Refused: there is no ACL file."),
         _server("acl|setuser", -3, _ADMIN, parse_acl.parse_setuser, "6.0.0", "O(N) over the rules",
                 "Make or change a user, on all nodes.", "<username> [<rule> ...]"),
-        _server("acl|users", 2, _ADMIN, always(commands.AclUsers()), "6.0.0", "O(N) over the users",
+        _server("acl|users", 2, _ADMIN, always(access_commands.AclUsers()), "6.0.0", "O(N) over the users",
                 "The names of all users."),
-        _server("acl|whoami", 2, _FREE, always(commands.AclWhoAmI()), "6.0.0", "O(1)",
+        _server("acl|whoami", 2, _FREE, always(access_commands.AclWhoAmI()), "6.0.0", "O(1)",
                 "The user of this connection."),
     ])

@@ -11,6 +11,7 @@ from functools import partial
 from riverbus import commands
 from riverbus.commands import Answered, Command
 from riverbus.messages import ErrorReply
+from riverbus.rule_commands import BusRuleList
 from riverbus.wire import introspection, parse_bus, parse_connection, parse_rules
 from riverbus.wire.acl_rows import acl_rows
 from riverbus.wire.command_row import CommandRow
@@ -246,13 +247,13 @@ _TABLE: list[CommandRow] = [
     container(_bus("bus.rule", -2, "", NO_CONTAINER, "0.1.0", "", "What holds for channels, by pattern."), "", [
         _bus("bus.rule|set", -3, "admin write noscript", parse_rules.parse_set, "0.1.0", "O(N) over the rules",
              "Set a rule for the channels that match; what is left out is as in the configuration's [history].",
-             "<pattern> [COUNT <n>] [AGE <time>] [BYTES <size>] [DURABILITY quorum|none] [WINDOW <time>] "
+             "<pattern> [COUNT <n>] [AGE <time>] [BYTES <size>] [DURABILITY quorum|memory|none] [WINDOW <time>] "
              "[PAYLOAD <size>]"),
         _bus("bus.rule|del", 3, "admin write noscript", parse_rules.parse_del, "0.1.0", "O(N) over the rules",
              "Delete the rule that was set for this very pattern.", "<pattern>"),
         _bus("bus.rule|get", 3, "admin noscript", parse_rules.parse_get, "0.1.0", "O(N) over the rules",
              "The rule that was set for this very pattern.", "<pattern>"),
-        _bus("bus.rule|list", 2, "admin noscript", always(commands.BusRuleList()), "0.1.0", "O(N) over the rules",
+        _bus("bus.rule|list", 2, "admin noscript", always(BusRuleList()), "0.1.0", "O(N) over the rules",
              "All rules; the first whose pattern matches a channel holds for it."),
     ]),
     _bus("bus.unsubscribe", 2, _SUBSCRIBE, parse_bus.parse_bus_unsubscribe, "0.1.0", "O(1)",

@@ -10,6 +10,7 @@ chunks, not checksummed: TCP and TLS do that, and what reaches a log or a snapsh
 
 Invariants: whatever bytes come, a decoder raises nothing but FrameError and buffers less than one frame of its phase's
 limit beyond the chunk it was last fed; every noun decodes to an equal one; a noun has one encoding (proofs need that).
+It is one file: the table of kinds, with both ways of each, and the decoder that walks by it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ from riverbus.peer_messages import (
     Ask,
     Forward,
     Health,
+    Held,
     Proposed,
     RaftMessage,
+    Recall,
+    Recalled,
+    Received,
     Rejected,
     Relay,
     SnapshotStatus,
@@ -74,6 +79,8 @@ BULK: Final = Phase(range(64, 80), PEER_FRAME_BYTES_MAX)
 
 _HEAD = Struct("<IB")
 _RAFT_HEAD = Struct("<IBH")  # with the shard
+_RAFT_HEAD_BYTES = _RAFT_HEAD.size
+_new = tuple.__new__  # a noun without the call of its own `__new__`
 _HELLO = Struct("<4sBBIIH16s8s32s16s")  # magic, version, role, node, to, shards, then the four texts
 _U8 = Struct("<B")
 _U16 = Struct("<H")
@@ -83,6 +90,7 @@ _MEMBER = Struct("<I16s")
 _FORWARD = Struct("<HQQ")
 _PROPOSED = Struct("<HQQQ")
 _REJECTED = Struct("<HQB")
+_PLACE = Struct("<HQQ")
 _SHARD_INDEX = Struct("<HQ")
 _SHARD_FLAG = Struct("<HB")
 _OFFER = Struct("<Q16s")
@@ -98,6 +106,10 @@ def encode(frame: Frame) -> bytes:
 
 def encode_into(parts: list[bytes], frame: Frame) -> int:
     """Append a frame's bytes, a long body uncopied; return their number. Raises FrameError over the limit."""
+    if type(frame) is RaftMessage and (size := len(frame.data)) < PEER_FRAME_BYTES_MAX - 3:
+        parts.append(_RAFT_HEAD.pack(3 + size, _RAFT_KIND, frame.shard))  # a link's bulk
+        parts.append(frame.data)
+        return 7 + size
     kind, encoder = _ENCODERS[type(frame)]
     fixed, tail = encoder(frame)
     length = 1 + len(fixed) + len(tail)
@@ -251,6 +263,11 @@ def _rejected(body: _Body) -> Rejected:
     return Rejected(_shard(shard), seq, _text(body.take_bytes(count)), body.rest_as_text())
 
 
+def _place(body: _Body) -> tuple[int, int, int]:
+    shard, term, log_index = body.take(_PLACE)
+    return _shard(shard), term, log_index
+
+
 def _snapshot_status(body: _Body) -> SnapshotStatus:
     shard, is_ok = body.take(_SHARD_FLAG)
     return SnapshotStatus(_shard(shard), _flag(is_ok))
@@ -290,6 +307,10 @@ _TABLE: tuple[tuple[int, type[Frame], _Encoder, _Decoder], ...] = (
     (22, SnapshotStatus, lambda f: (_SHARD_FLAG.pack(*f), b""), _snapshot_status),
     (23, Health, lambda f: (_U8.pack(f.is_writable), b""), lambda b: Health(_flag(b.take(_U8)[0]))),
     (24, Relay, lambda f: (b"", f.batch), lambda b: Relay(b.rest())),
+    (25, Received, lambda f: (_PLACE.pack(*f), b""), lambda b: Received(*_place(b))),
+    (26, Held, lambda f: (_PLACE.pack(*f), b""), lambda b: Held(*_place(b))),
+    (27, Recall, lambda f: (_U16.pack(f.shard), b""), lambda b: Recall(_shard(b.take(_U16)[0]))),
+    (28, Recalled, lambda f: (_PLACE.pack(*f), b""), lambda b: Recalled(*_place(b))),
     (32, Ping, lambda f: (_U64.pack(f.time_us), b""), lambda b: Ping(b.take(_U64)[0])),
     (33, Pong, lambda f: (_U64.pack(f.time_us), b""), lambda b: Pong(b.take(_U64)[0])),
     (34, Founded, lambda f: (bytes.fromhex(f.cluster_id), _known_bytes(f.known)), _founded),
@@ -355,6 +376,10 @@ class FrameDecoder:
         while True:
             if not self._length and self.phase is LINK:
                 self._drain_raft(frames)
+                if self._at == len(self._buffer) and not self._pending:
+                    self._buffer = b""
+                    self._at = 0
+                    return frames
             frame = self.next()
             if frame is None:
                 return frames
@@ -364,12 +389,12 @@ class FrameDecoder:
         """`next` for raft messages that are whole in the buffer, inlined: a link's bulk, in a fifth of the time."""
         buffer, at = self._buffer, self._at
         have = len(buffer)
-        while have - at >= _RAFT_HEAD.size:
+        while have - at >= _RAFT_HEAD_BYTES:
             length, kind, shard = _RAFT_HEAD.unpack_from(buffer, at)
             end = at + 4 + length
             if kind != _RAFT_KIND or shard >= SHARDS_MAX or not 3 <= length <= PEER_FRAME_BYTES_MAX or end > have:
                 break  # another kind, not whole, or bad: `next` knows
-            frames.append(RaftMessage(shard, buffer[at + _RAFT_HEAD.size : end]))
+            frames.append(_new(RaftMessage, (shard, buffer[at + _RAFT_HEAD_BYTES : end])))
             at = end
         self._at = at
 

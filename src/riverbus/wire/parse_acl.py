@@ -1,4 +1,4 @@
-"""Parsers of the ACL commands: arguments in, a noun of commands.py out. https://redis.io/commands/acl/
+"""Parsers of the ACL commands: arguments in, a noun of access_commands.py out. https://redis.io/commands/acl/
 
 A password never gets further than this: SETUSER's are digests in the noun. What a command is asked about is taken from
 the command table, which is handed in (`Rows`), as COMMAND does it.
@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from riverbus import commands
-from riverbus.commands import Answered, Command
-from riverbus.keyspace_commands import AclDelUser, AclSetUser
+from riverbus import access_commands
+from riverbus.commands import Answered, Command, Unwatch
 from riverbus.messages import ErrorReply
 from riverbus.wire.introspection import Rows, find_for
 from riverbus.wire.parsing import CommandError, integer, text_of, wrong_arity
@@ -26,7 +25,7 @@ LOG_COUNT = 10
 
 def parse_setuser(args: list[bytes]) -> Command:
     """ACL SETUSER name [rule ...]"""
-    return AclSetUser(args[2], tuple(_without_password(rule) for rule in args[3:]))
+    return access_commands.AclSetUser(args[2], tuple(_without_password(rule) for rule in args[3:]))
 
 
 def _without_password(rule: bytes) -> bytes:
@@ -37,11 +36,11 @@ def _without_password(rule: bytes) -> bytes:
 
 
 def parse_deluser(args: list[bytes]) -> Command:
-    return AclDelUser(tuple(args[2:]))
+    return access_commands.AclDelUser(tuple(args[2:]))
 
 
 def parse_getuser(args: list[bytes]) -> Command:
-    return commands.AclGetUser(args[2])
+    return access_commands.AclGetUser(args[2])
 
 
 def parse_log(args: list[bytes]) -> Command:
@@ -49,10 +48,10 @@ def parse_log(args: list[bytes]) -> Command:
     if len(args) > 3:
         raise wrong_arity("acl|log")
     if len(args) == 2:
-        return commands.AclLog(LOG_COUNT)
+        return access_commands.AclLog(LOG_COUNT)
     if args[2].upper() == b"RESET":
-        return commands.AclLog(None)
-    return commands.AclLog(max(0, integer(args[2])))
+        return access_commands.AclLog(None)
+    return access_commands.AclLog(max(0, integer(args[2])))
 
 
 def parse_genpass(args: list[bytes]) -> Command:
@@ -65,7 +64,7 @@ def parse_genpass(args: list[bytes]) -> Command:
             "ERR ACL GENPASS argument must be the number of bits for the output password, a positive number up to "
             f"{GENPASS_BITS_MAX}"
         )
-    return commands.AclGenPass((bits + 3) // 4)
+    return access_commands.AclGenPass((bits + 3) // 4)
 
 
 def parse_cat(rows: Rows, args: list[bytes]) -> Command:
@@ -73,9 +72,9 @@ def parse_cat(rows: Rows, args: list[bytes]) -> Command:
     if len(args) > 3:
         raise wrong_arity("acl|cat")
     if len(args) == 2:
-        return Answered(list(commands.ACL_CATEGORIES), "acl|cat")
+        return Answered(list(access_commands.ACL_CATEGORIES), "acl|cat")
     category = text_of(args[2]).lower()
-    if category not in commands.ACL_CATEGORIES:
+    if category not in access_commands.ACL_CATEGORIES:
         raise CommandError(f"ERR Unknown category '{text_of(args[2])}'")
     everything = [one for row in rows.values() for one in (row, *row.subcommands.values())]
     return Answered([one.name for one in everything if f"@{category}" in one.acl_categories], "acl|cat")
@@ -91,7 +90,7 @@ def parse_dryrun(rows: Rows, noun_of: Callable[[list[bytes]], Command], args: li
         wrong = ErrorReply(str(wrong_arity(row.name)))
     else:
         wrong = None
-    return commands.AclDryRun(args[2], commands.Unwatch() if wrong else noun_of(asked), wrong)
+    return access_commands.AclDryRun(args[2], Unwatch() if wrong else noun_of(asked), wrong)
 
 
 def categories_of(rows: Rows) -> dict[str, frozenset[str]]:

@@ -195,21 +195,25 @@ def parse_xackdel(args: list[bytes]) -> Command:
 
 
 def _reference_ids(args: list[bytes], at: int) -> tuple[str, tuple[MessageId, ...]]:
-    references = "keepref"
+    """The two parts, each once, in either order."""
+    references: str | None = None
+    ids: list[bytes] = []
     while at < len(args):
         option = args[at].upper()
-        if option in _REFERENCES:
+        if option in _REFERENCES and references is None:
             references = _REFERENCES[option]
             at += 1
-        elif option == b"IDS" and at + 1 < len(args):
+        elif option == b"IDS" and not ids and at + 1 < len(args):
             count = integer(args[at + 1], "ERR Number of IDs must be a positive integer", at_least=1)
-            ids = args[at + 2 :]
+            ids = args[at + 2 : at + 2 + count]
             if count != len(ids):
                 raise CommandError("ERR The `numids` parameter must match the number of arguments")
-            return references, tuple(map(stream_id, ids))
+            at += 2 + count
         else:
-            break
-    raise CommandError(SYNTAX_ERROR)
+            raise CommandError(SYNTAX_ERROR)
+    if not ids:
+        raise CommandError(SYNTAX_ERROR)
+    return references or "keepref", tuple(map(stream_id, ids))
 
 
 def parse_xsetid(args: list[bytes]) -> Command:

@@ -11,9 +11,22 @@ from hypothesis import strategies as st
 
 from riverbus.commands import Publish, XRange
 from riverbus.core.state.entries import BatchBuilder, DamagedEntry, UnknownEntry, WriteOp, decode_batch, encode_entry
-from riverbus.core.state.keyspace import codes
+from riverbus.core.state.keyspace import codes, execute
 from riverbus.core.state.keyspace.codes import CODES, TYPES, DamagedNoun, UnknownNoun, decode_noun, encode_noun
-from riverbus.keyspace_commands import READS, WRITES, Del, SetString, Transaction, Trim, XAck, XAdd, XDel, XReadGroup
+from riverbus.keyspace_commands import (
+    READS,
+    WRITES,
+    Del,
+    PublishOnce,
+    PublishRun,
+    SetString,
+    Transaction,
+    Trim,
+    XAck,
+    XAdd,
+    XDel,
+    XReadGroup,
+)
 from riverbus.messages import ID_MAX, ID_MIN, MessageId
 from tests.core.keyspace.shard import Shard, body, ids
 
@@ -42,6 +55,14 @@ def test_a_command_comes_out_of_the_log_as_it_went_in(noun: NamedTuple) -> None:
 def test_every_command_has_a_code_of_its_own() -> None:
     assert set(WRITES) | set(READS) <= set(CODES)
     assert len(CODES) == len(TYPES)
+
+
+def test_every_command_of_the_log_is_carried_out_as_its_code_says() -> None:
+    of_their_own = {Publish, PublishOnce, PublishRun, Transaction}
+    assert execute._WRITES.keys() | execute._READS.keys() | of_their_own == CODES.keys()
+    assert not execute._WRITES.keys() & execute._READS.keys()
+    assert {CODES[noun] in codes.ONLY_IN_TRANSACTIONS for noun in execute._READS} == {True}
+    assert {CODES[noun] in codes.ONLY_IN_TRANSACTIONS for noun in execute._WRITES} == {False}
 
 
 @pytest.mark.parametrize("noun", EXAMPLES, ids=lambda noun: type(noun).__name__)

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from riverbus.commands import ACL_CATEGORIES
+from riverbus.access_commands import ACL_CATEGORIES
 from riverbus.limits import ACL_NAME_BYTES_MAX, ACL_USER_BYTES_MAX
 
 READ, WRITE = 1, 2

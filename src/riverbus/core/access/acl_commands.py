@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from riverbus.commands import AclDryRun, AclGenPass, AclGetUser, AclList, AclLog, AclUsers, AclWhoAmI
+from riverbus.access_commands import (
+    AclDelUser,
+    AclDryRun,
+    AclGenPass,
+    AclGetUser,
+    AclList,
+    AclLog,
+    AclSetUser,
+    AclUsers,
+    AclWhoAmI,
+)
 from riverbus.core.access.acl import (
     RuleError,
     Selector,
@@ -28,7 +38,6 @@ from riverbus.core.clients.key_commands import write_to
 from riverbus.core.clients.outbox import NOTHING, PendingReply, error_reply
 from riverbus.core.clients.reads import read_shards
 from riverbus.core.clients.refusals import WRONG_PASS
-from riverbus.keyspace_commands import AclDelUser, AclSetUser
 from riverbus.limits import PASSWORD_BYTES_MAX
 from riverbus.messages import BusError, ErrorReply, Reply, Status
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from riverbus.access_commands import AclDelUser, AclSetUser
 from riverbus.core.access.acl import RuleError, User, apply_rule, bytes_of, changed, default_user, rules_of, text_of
-from riverbus.keyspace_commands import AclDelUser, AclSetUser
 from riverbus.limits import ACL_STATE_BYTES_MAX, ACL_USERS_MAX
 from riverbus.messages import ErrorReply, Reply, Status
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from riverbus import commands
+from riverbus import access_commands, commands, rule_commands
 from riverbus import keyspace_commands as keyspace
 from riverbus.commands import Command
 from riverbus.core.access.acl import READ, WRITE
@@ -104,10 +104,11 @@ _TABLE: dict[type, _How] = {
             commands.ClientKill, commands.ClientNoEvict, commands.ClientNoTouch, commands.ClientReply,
             commands.Unsubscribe, commands.BusUnsubscribe, commands.PubsubChannels, commands.PubsubNumsub,
             commands.ClientPause, commands.ClientUnpause, commands.ClientUnblock, commands.ConfigSet,
-            commands.ConfigResetStat, commands.Monitor, commands.Wait, commands.AclWhoAmI, commands.AclUsers,
-            commands.AclList, commands.AclGetUser, commands.AclGenPass, commands.AclLog, commands.AclDryRun,
-            keyspace.AclSetUser, keyspace.AclDelUser, keyspace.RuleSet, keyspace.RuleDel,
-            commands.BusRuleGet, commands.BusRuleList,
+            commands.ConfigResetStat, commands.Monitor, commands.Wait,
+            access_commands.AclWhoAmI, access_commands.AclUsers, access_commands.AclList, access_commands.AclGetUser,
+            access_commands.AclGenPass, access_commands.AclLog, access_commands.AclDryRun,
+            access_commands.AclSetUser, access_commands.AclDelUser,
+            rule_commands.RuleSet, rule_commands.RuleDel, rule_commands.BusRuleGet, rule_commands.BusRuleList,
             commands.PubsubNumpat, commands.Multi, commands.Exec, commands.Discard, commands.Unwatch,
             keyspace.Keys, keyspace.Scan, keyspace.RandomKey, keyspace.DbSize, keyspace.FlushAll,
         ),

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from riverbus import commands, keyspace_commands
+from riverbus import access_commands, commands, keyspace_commands, rule_commands
 from riverbus.core.access import acl_commands as acl
 from riverbus.core.clients import connection_commands as connection
-from riverbus.core.clients import group_reads, node_commands, rule_commands, transactions
+from riverbus.core.clients import group_reads, node_commands, transactions
 from riverbus.core.clients import history_commands as history
 from riverbus.core.clients import key_commands as keys
 from riverbus.core.clients import pubsub_commands as pubsub
+from riverbus.core.clients import rule_commands as rules
 from riverbus.core.clients.inflight import Order
 from riverbus.messages import Reply
 
@@ -59,15 +60,15 @@ TABLE: dict[type, Row] = {
     commands.ConfigResetStat: Row(node_commands.config_reset_stat),
     commands.Monitor: Row(node_commands.monitor, Order.AFTER_WRITES),
     commands.Wait: Row(node_commands.wait, Order.READ),
-    commands.AclWhoAmI: Row(acl.who_am_i),
-    commands.AclUsers: Row(acl.users, Order.READ),
-    commands.AclList: Row(acl.list_, Order.READ),
-    commands.AclGetUser: Row(acl.get_user, Order.READ),
-    commands.AclGenPass: Row(acl.gen_pass),
-    commands.AclLog: Row(acl.log),
-    commands.AclDryRun: Row(acl.dry_run),
-    keyspace_commands.AclSetUser: Row(acl.set_user, Order.WRITE),
-    keyspace_commands.AclDelUser: Row(acl.del_user, Order.WRITE),
+    access_commands.AclWhoAmI: Row(acl.who_am_i),
+    access_commands.AclUsers: Row(acl.users, Order.READ),
+    access_commands.AclList: Row(acl.list_, Order.READ),
+    access_commands.AclGetUser: Row(acl.get_user, Order.READ),
+    access_commands.AclGenPass: Row(acl.gen_pass),
+    access_commands.AclLog: Row(acl.log),
+    access_commands.AclDryRun: Row(acl.dry_run),
+    access_commands.AclSetUser: Row(acl.set_user, Order.WRITE),
+    access_commands.AclDelUser: Row(acl.del_user, Order.WRITE),
     commands.Publish: Row(pubsub.publish, Order.WRITE),
     commands.Subscribe: Row(pubsub.subscribe, Order.AFTER_WRITES, is_for_subscribers=True),
     commands.Unsubscribe: Row(pubsub.unsubscribe, Order.AFTER_WRITES, is_for_subscribers=True),
@@ -76,10 +77,10 @@ TABLE: dict[type, Row] = {
     commands.PubsubChannels: Row(pubsub.pubsub_channels),
     commands.PubsubNumsub: Row(pubsub.pubsub_numsub),
     commands.PubsubNumpat: Row(pubsub.pubsub_numpat),
-    keyspace_commands.RuleSet: Row(rule_commands.change, Order.WRITE),
-    keyspace_commands.RuleDel: Row(rule_commands.change, Order.WRITE),
-    commands.BusRuleGet: Row(rule_commands.get, Order.READ),
-    commands.BusRuleList: Row(rule_commands.list_, Order.READ),
+    rule_commands.RuleSet: Row(rules.change, Order.WRITE),
+    rule_commands.RuleDel: Row(rules.change, Order.WRITE),
+    rule_commands.BusRuleGet: Row(rules.get, Order.READ),
+    rule_commands.BusRuleList: Row(rules.list_, Order.READ),
     commands.XRange: Row(history.xrange, Order.READ),
     commands.XLen: Row(history.xlen, Order.READ),
     commands.XRead: Row(history.xread, Order.READ),

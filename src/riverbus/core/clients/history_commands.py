@@ -16,11 +16,11 @@ from riverbus.commands import XLen, XRange, XRead
 from riverbus.core.clients.inflight import Order
 from riverbus.core.clients.lag import before
 from riverbus.core.clients.outbox import NOTHING, PendingReply, error_reply
-from riverbus.core.clients.reads import STREAM, is_string, query, read_fresh, room_bytes
+from riverbus.core.clients.reads import NO_KEY, STREAM, STRING, query, read_fresh, room_bytes
 from riverbus.core.clients.refusals import REPLY_TOO_LARGE, WRONG_TYPE
 from riverbus.core.state.entries import message_fields
 from riverbus.keyspace_commands import Pairs, Type
-from riverbus.messages import ID_MAX, ID_MIN, NULL_ARRAY, BusError, Message, MessageId, Reply
+from riverbus.messages import ID_MAX, ID_MIN, NULL_ARRAY, BusError, Message, MessageId, Reply, Status
 
 if TYPE_CHECKING:
     from riverbus.core.clients.session import Session
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _PAGE = 1000  # messages taken from the bus at a time
 _ENTRY_BYTES = 48  # of framing around an entry's fields, about
 
+EXPIRED = Status("expired")
 Entries = list[Reply]  # of [id, [name, value, ...]]
 
 
@@ -63,6 +64,17 @@ def _entries(
     return entries, size
 
 
+def _kind_of(session: Session, channel: bytes) -> Status:
+    """What TYPE says, but EXPIRED of a stream that is none any more by this node's clock and is not freed yet."""
+    kind = query(session, channel, Type(channel))
+    assert isinstance(kind, Status)
+    if kind == NO_KEY:
+        state = session.backend.bus(channel).channel(channel)
+        if state is not None and state.is_explicit:
+            return EXPIRED
+    return kind
+
+
 def _entry(message: Message) -> Reply:
     return (message.id.to_bytes(), message_fields(message.kind, message.body))
 
@@ -72,11 +84,13 @@ def xrange(session: Session, command: XRange) -> Reply:
 
     def produce() -> Reply:
         bus = session.backend.bus(channel)
-        if is_string(session, channel):
+        kind = _kind_of(session, channel)
+        if kind == STRING:
             return WRONG_TYPE
+        if kind == EXPIRED:
+            return []
         if limit == 0:
-            is_there = bus.length(channel) or query(session, channel, Type(channel)) == STREAM
-            return NULL_ARRAY if is_there else []
+            return NULL_ARRAY if bus.length(channel) or kind == STREAM else []
         try:
             return _entries(bus, channel, first, last, limit, reverse, room_bytes(session))[0]
         except _TooLarge:
@@ -99,15 +113,15 @@ def xread(session: Session, command: XRead) -> Reply:
 
 def starts_of(session: Session, command: XRead) -> list[MessageId]:
     """After which id each channel is read; `$` is what it has now, `+` begins with its newest entry."""
-    return [
-        _start_of(session.backend.bus(channel), channel, after)
-        for channel, after in zip(command.channels, command.after, strict=True)
-    ]
+    return [_start_of(session, channel, after) for channel, after in zip(command.channels, command.after, strict=True)]
 
 
-def _start_of(bus: Bus, channel: bytes, after: MessageId | None) -> MessageId:
+def _start_of(session: Session, channel: bytes, after: MessageId | None) -> MessageId:
+    bus = session.backend.bus(channel)
     if after is None:
-        return bus.last_id(channel)
+        # Who makes a stream anew may give it any ids, lower ones than it had in another life, too.
+        is_there = bus.length(channel) or query(session, channel, Type(channel)) == STREAM
+        return bus.last_id(channel) if is_there else ID_MIN
     if after == ID_MAX:
         newest = bus.range(channel, ID_MIN, ID_MAX, 1, True)
         return before(newest[0].id) if newest else bus.last_id(channel)
@@ -119,10 +133,11 @@ def _read(session: Session, command: XRead, starts: list[MessageId], is_retry: b
     room = room_bytes(session)
     for channel, after in zip(command.channels, starts, strict=True):
         bus = session.backend.bus(channel)
-        if is_string(session, channel):
-            if is_retry:
-                continue  # as in Redis: who waits for a stream is not told of another type
+        kind = _kind_of(session, channel)
+        if kind == STRING and not is_retry:
             return WRONG_TYPE
+        if kind in (STRING, EXPIRED):
+            continue  # as in Redis: who waits for a stream is not told of another type
         try:
             entries, size = _entries(bus, channel, after.next(), ID_MAX, command.limit or None, False, room)
         except _TooLarge:

@@ -24,11 +24,12 @@ class Order(IntEnum):
 class InFlight:
     """Commands that have started and have no reply yet. Pipelined publishes count one by one in `commands`."""
 
-    __slots__ = ("bytes", "commands", "reads", "writes")
+    __slots__ = ("bytes", "commands", "early", "reads", "writes")
 
     def __init__(self) -> None:
         self.reads = 0
         self.writes = 0
+        self.early = 0  # of `writes`: answered, and not known to be in the log
         self.commands = 0
         self.bytes = 0
 
@@ -44,6 +45,16 @@ class InFlight:
         self.commands -= pending.count
         self.bytes -= pending.charge_bytes
 
+    def answer_early(self, pending: PendingReply) -> None:
+        """It has its reply, and goes on counting as a write until `settle`."""
+        self.early += 1
+        self.commands -= pending.count
+
+    def settle(self, pending: PendingReply) -> None:
+        self.early -= 1
+        self.writes -= 1
+        self.bytes -= pending.charge_bytes
+
     def may_start(self, order: Order) -> bool:
         if order is Order.FREE:
             return True
@@ -53,9 +64,9 @@ class InFlight:
             return not self.writes
         if order is Order.READ:
             return not self.writes and self.reads < SESSION_READS_PENDING_MAX
-        return not self.commands
+        return not self.commands and not self.writes
 
     def invariants(self) -> None:
-        assert min(self.reads, self.writes, self.commands, self.bytes) >= 0
-        assert self.commands >= self.reads + self.writes
+        assert min(self.reads, self.writes, self.early, self.commands, self.bytes) >= 0
+        assert self.commands + self.early >= self.reads + self.writes
         assert not self.bytes or self.writes

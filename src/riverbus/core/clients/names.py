@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from riverbus import commands, keyspace_commands
+from riverbus import access_commands, commands, keyspace_commands, rule_commands
 from riverbus.commands import Command
 from riverbus.messages import Kind
 
@@ -26,15 +26,15 @@ _NAMES: dict[type, str] = {
     commands.ClientNoEvict: "client|no-evict",
     commands.ClientNoTouch: "client|no-touch",
     commands.ClientReply: "client|reply",
-    commands.AclWhoAmI: "acl|whoami",
-    commands.AclUsers: "acl|users",
-    commands.AclList: "acl|list",
-    commands.AclGetUser: "acl|getuser",
-    commands.AclGenPass: "acl|genpass",
-    commands.AclLog: "acl|log",
-    commands.AclDryRun: "acl|dryrun",
-    keyspace_commands.AclSetUser: "acl|setuser",
-    keyspace_commands.AclDelUser: "acl|deluser",
+    access_commands.AclWhoAmI: "acl|whoami",
+    access_commands.AclUsers: "acl|users",
+    access_commands.AclList: "acl|list",
+    access_commands.AclGetUser: "acl|getuser",
+    access_commands.AclGenPass: "acl|genpass",
+    access_commands.AclLog: "acl|log",
+    access_commands.AclDryRun: "acl|dryrun",
+    access_commands.AclSetUser: "acl|setuser",
+    access_commands.AclDelUser: "acl|deluser",
     commands.ClientPause: "client|pause",
     commands.ClientUnpause: "client|unpause",
     commands.ClientUnblock: "client|unblock",
@@ -45,10 +45,10 @@ _NAMES: dict[type, str] = {
     commands.BusSubscribe: "bus.subscribe",
     commands.BusUnsubscribe: "bus.unsubscribe",
     commands.PubsubNumpat: "pubsub|numpat",
-    commands.BusRuleGet: "bus.rule|get",
-    commands.BusRuleList: "bus.rule|list",
-    keyspace_commands.RuleSet: "bus.rule|set",
-    keyspace_commands.RuleDel: "bus.rule|del",
+    rule_commands.BusRuleGet: "bus.rule|get",
+    rule_commands.BusRuleList: "bus.rule|list",
+    rule_commands.RuleSet: "bus.rule|set",
+    rule_commands.RuleDel: "bus.rule|del",
     commands.XLen: "xlen",
     commands.XRead: "xread",
     commands.XInfoStream: "xinfo|stream",

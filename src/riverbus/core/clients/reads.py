@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from riverbus.commands import Command
 from riverbus.core.clients.inflight import Order
 from riverbus.core.clients.outbox import NOTHING, PendingReply, error_reply
-from riverbus.keyspace_commands import Type
 from riverbus.limits import OUTBOX_REPLIES_BYTES_MAX
 from riverbus.messages import BusError, Reply, Status
 
@@ -17,8 +16,9 @@ if TYPE_CHECKING:
     from riverbus.core.ports import Done
 
 
+NO_KEY = Status("none")
 STREAM = Status("stream")
-_STRING = Status("string")
+STRING = Status("string")
 
 
 def read_fresh(session: Session, keys: Sequence[bytes], produce: Callable[[], Reply]) -> Reply:
@@ -56,10 +56,6 @@ def query(session: Session, key: bytes, noun: Command) -> Reply:
     """What the local replica of the key's shard knows."""
     backend = session.backend
     return backend.bus(key).query(noun, backend.wall_ms())
-
-
-def is_string(session: Session, key: bytes) -> bool:
-    return query(session, key, Type(key)) == _STRING
 
 
 def room_bytes(session: Session) -> int:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from riverbus.commands import BusRuleGet, BusRuleList
 from riverbus.core.clients.key_commands import Gather, GatheredWrite
 from riverbus.core.clients.outbox import NOTHING, PendingWrite
 from riverbus.core.clients.reads import read_shards
 from riverbus.core.state.rules import RULES_SHARD, ChannelRule, commanded_to_bytes
-from riverbus.keyspace_commands import RuleDel, RulesCopy, RuleSet
 from riverbus.messages import BusError, ErrorReply, Reply
+from riverbus.rule_commands import BusRuleGet, BusRuleList, RuleDel, RulesCopy, RuleSet
 
 if TYPE_CHECKING:
     from riverbus.core.clients.session import Session

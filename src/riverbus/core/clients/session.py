@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from riverbus import limits
 from riverbus.commands import Command
+from riverbus.core.clients.early import PendingEarly
 from riverbus.core.clients.lag import Lag
 from riverbus.core.clients.outbox import Outbox, PendingPublish, PendingReply, PendingWrite
 from riverbus.core.clients.pipeline import Pipeline
@@ -274,7 +275,7 @@ class Session:
         one = reply.replies[0] if type(reply) is Several else reply
         if type(one) is ErrorReply:
             self.counters.error_replies += pending.count
-        elif type(pending) is PendingPublish:
+        elif type(pending) is PendingPublish or type(pending) is PendingEarly:
             self.counters.published_messages += pending.count
         elif type(pending) is PendingWrite:
             self.counters.published_messages += pending.messages

@@ -105,14 +105,15 @@ class Sessions:
 
     def flush(self) -> None:
         """Write what there is to write."""
-        dirty = self.dirty[:]
-        self.dirty.clear()  # in place: fan-out appends to this list
-        for session in dirty:
-            data = session.take_output()
-            if data:
-                session.output.write(data)
-            if session.pipeline.is_closing and session.close_after_flush and not session.is_closed:
-                session.output.close()
+        if self.dirty:
+            dirty = self.dirty[:]
+            self.dirty.clear()  # in place: fan-out appends to this list
+            for session in dirty:
+                data = session.take_output()
+                if data:
+                    session.output.write(data)
+                if session.pipeline.is_closing and session.close_after_flush and not session.is_closed:
+                    session.output.close()
         if self._closed:
             closed, self._closed = self._closed, []
             for session in closed:
@@ -148,6 +149,7 @@ class Sessions:
             "subscriptions": self.fanout.sizes(),
             "published_messages": self.counters.published_messages,
             "delivered_messages": self.counters.delivered_messages,
+            "early_answers": self.counters.early_answers,
             "dropped": dict(self.counters.dropped),
         }
 

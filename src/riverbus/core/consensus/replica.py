@@ -27,6 +27,7 @@ from riverbus.messages import NotAccepted, Overloaded
 from riverbus.peer_messages import Proposed, RaftMessage, Rejected
 
 _ENTRY_FRAMING_BYTES = 32  # what an entry costs in the log besides its data, about
+_new = tuple.__new__  # makes a noun in half the time
 
 
 class Host(Protocol):
@@ -64,6 +65,7 @@ class Replica:
         self.logged_bytes = 0  # of entries applied since the start; what snapshots and compaction measure by
         self.has_committed_in_term = False
         self.proposed_index = 0  # the last entry that this replica proposed
+        self.proposed_for: dict[int, int] = {}  # by peer: the last entry with something that it forwarded, as leader
         self.awaits_batch = 0  # the last batch of the log that this replica has something in
         self._links = links
         self._host = host
@@ -131,6 +133,7 @@ class Replica:
             if peer is None:
                 self._host.on_proposed(self.shard, seq, index)
             else:
+                self.proposed_for[peer] = index
                 self._links.send(peer, Proposed(self.shard, seq, index, self.term))
 
     def transfer(self, peer: int) -> None:
@@ -148,7 +151,7 @@ class Replica:
 
     def persisted(self, batch: int) -> None:
         for to, data in self.raft.persisted(batch):
-            self._links.send(to, RaftMessage(self.shard, data))
+            self._links.send(to, _new(RaftMessage, (self.shard, data)))
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -161,7 +164,7 @@ class Replica:
             if ready.snapshot is not None:
                 self._install(ready.snapshot[0])
             for to, data in ready.send_now:
-                links.send(to, RaftMessage(shard, data))
+                links.send(to, _new(RaftMessage, (shard, data)))
             changed = ready.leader != self.leader or ready.role != self.role or ready.term != self.term
             if changed:
                 self._become(ready.role, ready.term, ready.leader)
@@ -173,6 +176,7 @@ class Replica:
     def _become(self, role: int, term: int, leader: int) -> None:
         if term != self.term:
             self.has_committed_in_term = False
+            self.proposed_for.clear()
         self.role, self.term, self.leader = role, term, leader
         self._is_transferring = False
         if role != LEADER and self._submitted:

@@ -20,11 +20,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, final
 
 from riverbus import limits
 from riverbus.commands import Command
-from riverbus.core.ports import Published, Written
+from riverbus.core.ports import Published, PublishedEarly, Written
 from riverbus.core.state.bus import RunResult, WriteResult
 from riverbus.core.state.entries import BatchBuilder, UnknownEntry, decode_batch
 from riverbus.core.state.keyspace.codes import decode_noun, encode_noun
@@ -51,6 +51,14 @@ class _Waiting:
         self.deadline = deadline
 
 
+class _WaitingForMajority(_Waiting):
+    """A publish that is answered once a majority has it in memory."""
+
+    __slots__ = ()
+    waiter: PublishedEarly
+
+
+@final
 class _WaitingWrite:
     """A command of the keyspace in the queue, as the log will hold it."""
 
@@ -73,12 +81,13 @@ class _Batch:
     Those of a run have their offset in it.
     """
 
-    __slots__ = ("charge_bytes", "deadline", "items", "seq", "target", "waiters")
+    __slots__ = ("charge_bytes", "deadline", "is_held", "items", "seq", "target", "waiters")
 
     def __init__(self, seq: int, target: Target) -> None:
         self.seq = seq
         self.target = target
         self.deadline = 0.0  # of its first item
+        self.is_held = False  # in the memory of a majority, as was told
         self.charge_bytes = 0
         self.items: list[_Waiting | _WaitingWrite] = []
         self.waiters: list[Any] = []  # list[tuple[Published, int]] | Written
@@ -114,6 +123,15 @@ class Route:
         charge_bytes = sum(map(len, payloads)) + _FRAMING_BYTES * len(payloads) + len(channel)
         self.pending_bytes += charge_bytes
         self._queue.append(_Waiting(channel, kind, payloads, charge_bytes, waiter, deadline))
+
+    def submit_early(
+        self, channel: bytes, kind: int, payloads: list[bytes], waiter: PublishedEarly, deadline: float
+    ) -> None:
+        """As `submit`, of durability memory: told once a majority has it in memory, and again how it ended."""
+        self.submit(channel, kind, payloads, waiter, deadline)
+        last = self._queue.pop()
+        assert type(last) is _Waiting
+        self._queue.append(_WaitingForMajority(channel, kind, payloads, last.charge_bytes, waiter, deadline))
 
     def submit_write(self, noun: Command, waiter: Written, deadline: float) -> None:
         """A command of the keyspace. What no replica could read must never be in the log, so it is read here."""
@@ -163,8 +181,7 @@ class Route:
                 continue
             batch.items.append(waiting)
             batch.charge_bytes += waiting.charge_bytes
-            if type(waiting) is not _Waiting:
-                assert isinstance(waiting, _WaitingWrite)
+            if type(waiting) is _WaitingWrite:
                 builder.add_encoded(waiting.code, waiting.fields)
                 batch.waiters.append(waiting.waiter)
                 continue
@@ -186,6 +203,17 @@ class Route:
             self._fail(seq, NotAccepted("the leader changed before the command was replicated"))
         else:
             self._fail(seq, OutcomeUnknown("the node was too far behind to see the outcome"))
+
+    def on_held(self, term: int, index: int, receivers: Callable[[bytes, int], int]) -> None:
+        """A majority has the log of the leader of `term` in memory, up to `index`: tell those who wait for that."""
+        for seq in [seq for named, seqs in self._at_index.items() if named <= index for seq in seqs]:
+            batch = self._flying.get(seq)
+            if batch is None or batch.is_held or batch.target[1] != term:
+                continue
+            batch.is_held = True
+            for item in batch.items:
+                if type(item) is _WaitingForMajority:
+                    item.waiter.held(receivers(item.channel, item.kind))
 
     def on_rejected(self, seq: int, code: str, reason: str) -> None:
         """The leader did not propose the batch, so it is in no log."""

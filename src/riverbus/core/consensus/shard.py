@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from riverbus import limits
 from riverbus._native import Log, LogDamaged, Raft
 from riverbus.core.consensus.barriers import Barriers
+from riverbus.core.consensus.comeback import Comeback
+from riverbus.core.consensus.receipts import Batches, Receipts
 from riverbus.core.consensus.replica import Host, Replica
 from riverbus.core.consensus.router import Route
 from riverbus.core.consensus.snapshot_install import SnapshotInstall
@@ -46,7 +48,7 @@ class Settings:
 class Shard:
     """The parts of one shard on this node. Plain composition: each part knows only what it is given."""
 
-    __slots__ = ("barriers", "install", "keeper", "number", "replica", "route")
+    __slots__ = ("barriers", "comeback", "install", "keeper", "number", "receipts", "replica", "route")
 
     def __init__(self, number: int, replica: Replica, route: Route, barriers: Barriers, keeper: SnapshotKeeper) -> None:
         self.number = number
@@ -55,6 +57,23 @@ class Shard:
         self.barriers = barriers
         self.keeper = keeper
         self.install: SnapshotInstall
+        self.receipts: Receipts
+        self.comeback: Comeback
+
+    def watch_memory(
+        self, log: Log, links: Links, batches: Batches, peers: tuple[int, ...], receivers: Callable[[bytes, int], int]
+    ) -> None:
+        """Durability memory: who has what, and what this node itself may have forgotten."""
+        self.receipts = Receipts(self.replica, self.route, log, links, batches, peers, receivers)
+        self.comeback = Comeback(self.replica, log, links, peers, self.receipts.was_counted)
+        self.receipts.on_rules()
+
+    def on_turn_of_memory(self) -> None:
+        """The end of a turn, before the log is flushed."""
+        if self.comeback.is_under_way:
+            self.comeback.on_turn()
+        elif self.receipts.has_turn:
+            self.receipts.on_turn()
 
     @property
     def has_slices(self) -> bool:

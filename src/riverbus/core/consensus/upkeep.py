@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from riverbus import limits
 from riverbus.core.state.entries import BatchBuilder
 from riverbus.core.state.rules import RULES_SHARD, commanded_to_bytes, rules_to_bytes
-from riverbus.keyspace_commands import RulesCopy
 from riverbus.peer_messages import Health
+from riverbus.rule_commands import RulesCopy
 
 if TYPE_CHECKING:
     from riverbus.core.consensus.shard import Shard

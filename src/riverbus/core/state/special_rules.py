@@ -1,8 +1,9 @@
-"""What a channel's rule makes of a publish beyond its window: a limit for payloads, and durability `none`.
+"""What a channel's rule makes of a publish beyond its window: a limit for payloads, durability `none` and `memory`.
 
 Only asked in a cluster that has such rules (`Backend.has_special_rules`): the hot path is pipeline.py's. In a channel
 of durability none a publish is answered and delivered at once (fleeting.py); it takes no idempotency key, since nothing
-remembers one. XADD makes a stream, which is always kept.
+remembers one. XADD makes a stream, which is always kept. In one of durability memory a PUBLISH or SPUBLISH is answered
+early (core/clients/early.py); what answers with an id, is keyed, or is in a MULTI is answered once it is applied.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from riverbus.commands import Answered, Command, Publish
+from riverbus.core.clients.early import PendingEarly
 from riverbus.core.clients.names import name_of
 from riverbus.core.clients.outbox import NOTHING, PendingPublish
-from riverbus.core.state.rules import NONE
+from riverbus.core.state.rules import MEMORY, NONE
 from riverbus.keyspace_commands import PublishOnce, PublishRun, XAdd
 from riverbus.messages import ErrorReply, Kind, Repeated, Reply, Several
 
@@ -36,6 +38,8 @@ def publish(session: Session, command: Publish) -> Reply:
     """The run in parts, each of messages that the rule admits, or of ones that it does not."""
     rule = session.backend.rule_of(command.channel)
     is_fleeting = rule.durability == NONE and command.kind != _XADD
+    pipeline = session.pipeline
+    is_early = rule.durability == MEMORY and command.style == "receivers" and pipeline.owner is pipeline
     for is_admitted, some in groupby(command.payloads, lambda payload: len(payload) <= rule.payload):
         payloads = list(some)
         if not is_admitted:
@@ -43,6 +47,10 @@ def publish(session: Session, command: Publish) -> Reply:
             session.pipeline.answer(refusals[0] if len(refusals) == 1 else Several(refusals))
         elif is_fleeting:
             _publish_fleeting(session, command, payloads)
+        elif is_early:
+            early = PendingEarly(session, len(payloads), sum(map(len, payloads)))
+            pipeline.expect(early)
+            session.backend.publish_early(command.channel, command.kind, payloads, early)
         else:
             propose(session, command._replace(payloads=payloads))
     return NOTHING

@@ -15,13 +15,12 @@ from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 
+from riverbus.access_commands import AclDelUser, AclSetUser
 from riverbus.commands import Publish, XInfoStream, XLen, XRange, XRead
 from riverbus.core.state.rules import DURABILITIES, commanded_from_bytes
 from riverbus.durable_commands import DurableCursor, DurableOpen, DurablePlace, DurableSave, DurableTarget
 from riverbus.fields import decode_fields
 from riverbus.keyspace_commands import (
-    AclDelUser,
-    AclSetUser,
     DbSize,
     Del,
     Exists,
@@ -37,9 +36,6 @@ from riverbus.keyspace_commands import (
     PublishRun,
     RandomKey,
     Rename,
-    RuleDel,
-    RulesCopy,
-    RuleSet,
     Scan,
     SetString,
     StrLen,
@@ -69,6 +65,7 @@ from riverbus.keyspace_commands import (
 )
 from riverbus.limits import CHANNEL_BYTES_MAX, MESSAGE_BYTES_MAX, PATTERN_BYTES_MAX
 from riverbus.messages import SEQ_MAX, Kind, MessageId
+from riverbus.rule_commands import RuleDel, RulesCopy, RuleSet
 
 Noun = Any  # a NamedTuple of the table below
 

@@ -1,5 +1,7 @@
 """The way into the keyspace: which noun is carried out by which function, alone or in a transaction.
 
+What a function carries out, its own annotation says; that every noun of the table in `codes.py` has one, a test.
+
 `execute` is for entries, `query` for reads of the local replica. What a noun did is a `Done`: its reply, the runs that
 it appended which subscribers must get, and its keyspace events, all the same on every replica. A transaction is one
 noun: nothing comes between its commands, and none of them is carried out if a watched key has changed.
@@ -7,11 +9,12 @@ noun: nothing comes between its commands, and none of them is carried out if a w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from inspect import signature
+from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
-from riverbus.commands import Publish, XInfoStream, XLen, XRange, XRead
+from riverbus.commands import Publish
 from riverbus.core.state.entries import Run
 from riverbus.core.state.keyspace import (
     adding,
@@ -29,113 +32,85 @@ from riverbus.core.state.keyspace.keyspace import Event, Keyspace
 from riverbus.core.state.keyspace.publish_keys import PublishKeys
 from riverbus.core.state.keyspace.replies import Deferred, Outcome
 from riverbus.core.state.keyspace.sequences import FORGOTTEN
-from riverbus.durable_commands import DurableOpen, DurableSave
-from riverbus.keyspace_commands import (
-    AclDelUser,
-    AclSetUser,
-    DbSize,
-    Del,
-    Exists,
-    Expire,
-    FlushAll,
-    GetDel,
-    GetEx,
-    GetString,
-    Keys,
-    Object,
-    Persist,
-    PublishOnce,
-    PublishRun,
-    RandomKey,
-    Receivers,
-    Rename,
-    RuleDel,
-    RulesCopy,
-    RuleSet,
-    Scan,
-    SetString,
-    StrLen,
-    Transaction,
-    Ttl,
-    Type,
-    XAck,
-    XAckDel,
-    XAdd,
-    XAutoClaim,
-    XCfgSet,
-    XClaim,
-    XDel,
-    XDelEx,
-    XGroupCreate,
-    XGroupCreateConsumer,
-    XGroupDelConsumer,
-    XGroupDestroy,
-    XGroupSetId,
-    XInfoConsumers,
-    XInfoGroups,
-    XPending,
-    XReadGroup,
-    XSetId,
-    XTrim,
-)
+from riverbus.keyspace_commands import PublishOnce, PublishRun, Receivers, Transaction
 from riverbus.messages import NULL_ARRAY, BusError, ErrorReply, Kind, MessageId, Reply
 
 _PUBLISH = int(Kind.PUBLISH)
 
 Append = Callable[[Run], MessageId | BusError]  # the bus' own way to append a run
 
-_WRITES: dict[type[Noun], Callable[[Keyspace, Any], Outcome]] = {
-    XAdd: adding.xadd,
-    XTrim: trimming.xtrim,
-    XDel: trimming.xdel,
-    XDelEx: trimming.xdelex,
-    XSetId: streams.xsetid,
-    XCfgSet: streams.xcfgset,
-    XAckDel: deliveries.xackdel,
-    XGroupCreate: groups.xgroup_create,
-    XGroupSetId: groups.xgroup_setid,
-    XGroupDestroy: groups.xgroup_destroy,
-    XGroupCreateConsumer: groups.xgroup_createconsumer,
-    XGroupDelConsumer: groups.xgroup_delconsumer,
-    XReadGroup: deliveries.xreadgroup,
-    XAck: deliveries.xack,
-    XClaim: deliveries.xclaim,
-    XAutoClaim: deliveries.xautoclaim,
-    Del: key_commands.del_,
-    FlushAll: key_commands.flushall,
-    Rename: key_commands.rename,
-    Expire: key_commands.expire,
-    Persist: key_commands.persist,
-    SetString: key_commands.set_,
-    GetDel: key_commands.getdel,
-    GetEx: key_commands.getex,
-    AclSetUser: lambda space, noun: space.change_users(noun),
-    DurableOpen: lambda space, noun: space.open_cursors(noun),
-    DurableSave: lambda space, noun: space.save_cursors(noun),
-    AclDelUser: lambda space, noun: space.change_users(noun),
-    RuleSet: rule_changes.rule_set,
-    RuleDel: rule_changes.rule_del,
-    RulesCopy: rule_changes.rules_copy,
-}
-_READS: dict[type[Noun], Callable[[Keyspace, Any, int], Reply]] = {
-    XRange: inspection.xrange,
-    XLen: inspection.xlen,
-    XRead: inspection.xread,
-    XInfoStream: inspection.xinfo_stream,
-    XPending: inspection.xpending,
-    XInfoGroups: inspection.xinfo_groups,
-    XInfoConsumers: inspection.xinfo_consumers,
-    Exists: key_commands.exists,
-    Type: key_commands.type_,
-    Keys: key_commands.keys,
-    Scan: key_commands.scan,
-    RandomKey: key_commands.randomkey,
-    DbSize: key_commands.dbsize,
-    Object: key_commands.object_,
-    Ttl: key_commands.ttl,
-    GetString: key_commands.get,
-    StrLen: key_commands.strlen,
-}
+Write = Callable[[Keyspace, Any], Outcome]
+Read = Callable[[Keyspace, Any, int], Reply]
+_Carries = TypeVar("_Carries", Write, Read)
+
+
+def _by_noun(functions: Iterable[_Carries]) -> dict[type[Noun], _Carries]:
+    """Each carries out what its second parameter is annotated with: a noun, or one of several."""
+    table: dict[type[Noun], _Carries] = {}
+    for function in functions:
+        _, parameter, *_ = signature(function).parameters
+        noun = get_type_hints(function)[parameter]
+        for each in get_args(noun) or (noun,):
+            assert each not in table, f"{each.__name__} is carried out twice"
+            table[each] = function
+    return table
+
+
+_WRITES: dict[type[Noun], Write] = _by_noun(
+    (
+        adding.xadd,
+        trimming.xtrim,
+        trimming.xdel,
+        trimming.xdelex,
+        streams.xsetid,
+        streams.xcfgset,
+        deliveries.xackdel,
+        groups.xgroup_create,
+        groups.xgroup_setid,
+        groups.xgroup_destroy,
+        groups.xgroup_createconsumer,
+        groups.xgroup_delconsumer,
+        deliveries.xreadgroup,
+        deliveries.xack,
+        deliveries.xclaim,
+        deliveries.xautoclaim,
+        key_commands.del_,
+        key_commands.flushall,
+        key_commands.rename,
+        key_commands.expire,
+        key_commands.persist,
+        key_commands.set_,
+        key_commands.getdel,
+        key_commands.getex,
+        Keyspace.change_users,
+        Keyspace.open_cursors,
+        Keyspace.save_cursors,
+        rule_changes.rule_set,
+        rule_changes.rule_del,
+        rule_changes.rules_copy,
+    )
+)
+_READS: dict[type[Noun], Read] = _by_noun(
+    (
+        inspection.xrange,
+        inspection.xlen,
+        inspection.xread,
+        inspection.xinfo_stream,
+        inspection.xpending,
+        inspection.xinfo_groups,
+        inspection.xinfo_consumers,
+        key_commands.exists,
+        key_commands.type_,
+        key_commands.keys,
+        key_commands.scan,
+        key_commands.randomkey,
+        key_commands.dbsize,
+        key_commands.object_,
+        key_commands.ttl,
+        key_commands.get,
+        key_commands.strlen,
+    )
+)
 
 
 class Appended(NamedTuple):

@@ -10,9 +10,9 @@ import msgspec
 from riverbus.core.state.keyspace.keyspace import Keyspace
 from riverbus.core.state.keyspace.replies import OK
 from riverbus.core.state.rules import ChannelRule, commanded_from_bytes
-from riverbus.keyspace_commands import RuleDel, RulesCopy, RuleSet
 from riverbus.limits import RULES_MAX
 from riverbus.messages import ErrorReply, Reply
+from riverbus.rule_commands import RuleDel, RulesCopy, RuleSet
 
 _FULL = ErrorReply(f"ERR there are {RULES_MAX} rules already: delete some with BUS.RULE DEL")
 
