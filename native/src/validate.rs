@@ -30,13 +30,14 @@ pub fn decode(bytes: &[u8]) -> Result<Message> {
     if bytes.len() > MESSAGE_BYTES_MAX {
         return Err(bad(format!("{} bytes", bytes.len())));
     }
+    head(bytes)?; // rust-protobuf takes an entry that the end cuts off for an empty one
     let bytes = bytes::Bytes::copy_from_slice(bytes);
     let message: Message = protobuf::Message::parse_from_carllerche_bytes(&bytes)
         .map_err(|error| bad(format!("does not decode: {error}")))?;
     Ok(message)
 }
 
-/// Type, sender, target and term, without a look at the rest: a message may be long, and `step` decodes it anyway.
+/// Type, sender, target and term; of the rest, that it is all there. A message may be long, and `step` decodes it anyway.
 pub fn head(bytes: &[u8]) -> Result<(i32, u64, u64, u64)> {
     let broken = |error: protobuf::ProtobufError| bad(format!("does not decode: {error}"));
     let mut input = protobuf::CodedInputStream::from_bytes(bytes);

@@ -42,7 +42,8 @@ class FakeServer:
             thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with suppress(ConnectionError), connection, connection.makefile("rb") as stream:
+        # OSError: the subscriber may be gone, its socket closed by the thread that served it
+        with suppress(OSError), connection, connection.makefile("rb") as stream:
             while request := stream.readline():
                 if request == b"*1\r\n":
                     stream.read(len(b"$4\r\nPING\r\n"))

@@ -42,3 +42,8 @@ def test_an_error_about_a_name_that_is_no_text() -> None:
     words = (b"XREADGROUP", b"GROUP", b"g", b"c", b"STREAMS", b"\xff", b">")
     data = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
     replay(EDGES["resp"], 1, [data] * 8)
+
+
+def test_a_raft_message_whose_last_entry_is_cut_off() -> None:
+    """Taken for one with an empty entry by rust-protobuf; found when `peek` looked at lengths alone."""
+    replay(EDGES["raft"], 87020852075298861, [bytes.fromhex("0003080f100118033a0e")])
