@@ -6,7 +6,9 @@ import pytest
 
 from riverbus.core.consensus.snapshot_keeper import SnapshotKeeper
 from riverbus.peer_messages import Health, PeerMessage
+from riverbus.sim.campaign import run_seed
 from riverbus.sim.scenario import Story
+from riverbus.sim.world import Options
 
 
 def publish_until_a_second_snapshot_then_lose_power_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> Story:
@@ -85,3 +87,8 @@ def test_a_trickle_falls_behind_by_seconds_not_minutes() -> None:
     story.carry_out("wait 3")
     assert len(arrived) > 1000
     assert began + 1.9 < arrived[1000] < began + 2.2
+
+
+def test_a_publisher_that_was_stopped_publishes_no_more() -> None:
+    """It connected anew and sent again what had been refused, after the final reads (seed 20122): C1, but no bug."""
+    assert not run_seed(Options(seed=20122)).is_failed

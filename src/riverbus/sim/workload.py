@@ -179,6 +179,8 @@ class Publisher(Client):
         self.world.clock.after(self.random.uniform(3.0, 15.0), self._eat_acks)
 
     def on_connected(self) -> None:
+        if self.is_stopped:
+            return  # the final reads may be under way
         again = [self._again.popleft() for _ in range(min(len(self._again), self._in_flight))]
         if again and self.connection is not None:
             self.connection.send(b"".join(self._command(*each) for each in again))
