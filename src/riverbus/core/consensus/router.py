@@ -118,20 +118,25 @@ class Route:
 
     # --- towards the leader ---------------------------------------------------------------------------------------
 
-    def submit(self, channel: bytes, kind: int, payloads: list[bytes], waiter: Published, deadline: float) -> None:
+    def submit(
+        self,
+        channel: bytes,
+        kind: int,
+        payloads: list[bytes],
+        waiter: Published,
+        deadline: float,
+        waiting: type[_Waiting] = _Waiting,
+    ) -> None:
         # An empty payload still takes room in the entry, so its framing is charged too.
         charge_bytes = sum(map(len, payloads)) + _FRAMING_BYTES * len(payloads) + len(channel)
         self.pending_bytes += charge_bytes
-        self._queue.append(_Waiting(channel, kind, payloads, charge_bytes, waiter, deadline))
+        self._queue.append(waiting(channel, kind, payloads, charge_bytes, waiter, deadline))
 
     def submit_early(
         self, channel: bytes, kind: int, payloads: list[bytes], waiter: PublishedEarly, deadline: float
     ) -> None:
         """As `submit`, of durability memory: told once a majority has it in memory, and again how it ended."""
-        self.submit(channel, kind, payloads, waiter, deadline)
-        last = self._queue.pop()
-        assert type(last) is _Waiting
-        self._queue.append(_WaitingForMajority(channel, kind, payloads, last.charge_bytes, waiter, deadline))
+        self.submit(channel, kind, payloads, waiter, deadline, _WaitingForMajority)
 
     def submit_write(self, noun: Command, waiter: Written, deadline: float) -> None:
         """A command of the keyspace. What no replica could read must never be in the log, so it is read here."""
