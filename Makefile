@@ -92,13 +92,13 @@ check: setup
 bench: setup
 	$(BIN)/python -m benchmarks.run
 
-# Longer than the tests' slices: 2,000 simulated clusters; an hour of everything; a million malformed inputs to each
+# Longer than the tests' slices: 2,000 simulated clusters; everything, an hour in all on two cores; a million malformed inputs to each
 # edge; the interface fuzzer's own uses.
 sim: setup
 	$(BIN)/riverbus sim --seed 1 --seeds 2000 --chaos 90
 
 storm: setup
-	$(BIN)/riverbus sim --seed 1 --seeds 100000 --minutes 40 --json
+	$(BIN)/riverbus sim --seed 1 --seeds 100000 --minutes 25 --json
 	RIVERBUS_STORAGE=long $(BIN)/python -m pytest -s tests/storage
 	RIVERBUS_FAULTS=long $(BIN)/python -m pytest -s tests/faults/test_scenarios.py
 	$(BIN)/python -m tests.malformed

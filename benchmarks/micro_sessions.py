@@ -136,7 +136,7 @@ def publishing(payloads: int, nouns: int = 2000) -> tuple[float, float]:
         session.handle(commands)
         middle = time.perf_counter()
         for waiter in backend.waiters:
-            waiter.published(MessageId(1, 0), 3)
+            waiter.published(MessageId(1, 0), 0, 3)
         sessions.end_turn()
         sessions.flush()
         asking = min(asking, middle - start)

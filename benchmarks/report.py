@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -32,7 +33,7 @@ def machine() -> dict[str, str]:
         "cpu": _field("/proc/cpuinfo", "model name"),
         "memory": _field("/proc/meminfo", "MemTotal"),
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python": platform.python_version() + (" of the distribution" if sys.base_prefix == "/usr" else ""),
         "redis-server": _output("redis-server", "--version").split(" sha=")[0].removeprefix("Redis server "),
         "nats-server": _output("nats-server", "--version").removeprefix("nats-server: "),
         "riverbus": _output("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"),

@@ -244,7 +244,7 @@ class FakeNode:
                 assert result.error is not None
                 waiter.failed(result.error)
             else:
-                waiter.published(result.first.plus(offset), self._receivers(result))
+                waiter.published(result.first, offset, self._receivers(result))
         for result in results:
             if isinstance(result, WriteResult):
                 sessions.events.on_write(result)

@@ -329,7 +329,7 @@ def test_a_monitor_that_lost_its_right_sees_no_more(node: FakeNode) -> None:
     ask(client, "MONITOR")
     ask(node.connect(), "ACL SETUSER u -@admin")
     assert client.output.is_closed or client.output.is_aborted
-    assert not node.sessions.monitors
+    assert not node.sessions.monitors.are_on
 
 
 def test_a_blocked_reader_that_loses_its_key_is_told(node: FakeNode) -> None:

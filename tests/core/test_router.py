@@ -26,8 +26,8 @@ class Waiter:
         self.outcomes: list[object] = []  # ids, replies, errors
         self.abandoned = False
 
-    def published(self, first: MessageId, receivers: int) -> None:
-        self.outcomes.append(first)
+    def published(self, run: MessageId, offset: int, receivers: int) -> None:
+        self.outcomes.append(run.plus(offset))
 
     def written(self, reply: object) -> None:
         self.outcomes.append(reply)

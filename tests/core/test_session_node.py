@@ -44,7 +44,7 @@ def test_a_monitor_is_shown_commands_until_it_resets(node: FakeNode, client: Fak
     assert client.do(Traced([b"PING", b'a"b\x00\n'], Ping(b"a")), Ping(None)) == [b"a", b"PONG"]
     assert watcher.read() == [rb'1100.000000 [0 127.0.0.1:client] "PING" "a\"b\x00\n"']
     assert watcher.do(Reset()) == b"RESET"
-    assert not node.sessions.monitors
+    assert not node.sessions.monitors.are_on
     assert quoted(b"\\\r\t\xff") == r'"\\\r\t\xff"'
 
 

@@ -147,6 +147,7 @@ class Engine:
             if shard.replica.awaits_batch > before:
                 shard.replica.persisted(completed)
                 shard.replica.advance()
+        self.links.flush()  # a leader waits for what is said of this
         self._touch()
 
     def on_messages(self, peer: int, messages: Sequence[PeerMessage]) -> None:
@@ -251,6 +252,7 @@ class Engine:
                 self._end_shard_turn(self.shards[number])
         for shard in self.shards:
             shard.on_turn_of_memory()
+        self.links.flush()  # before the log: the others' disks are what a round waits for
         self.flushed_batch = self.log.flush()
         self.fleeting.flush()
         self.sessions.end_turn()
@@ -355,7 +357,8 @@ class Engine:
             return
         route.submit(channel, kind, payloads, waiter, self.now + limits.COMMAND_DEADLINE_S)
         self._rounds.on_arrival()
-        self.mark(number)
+        if number not in self._dirty:
+            self.mark(number)
 
     def publish_early(self, channel: bytes, kind: int, payloads: list[bytes], waiter: PublishedEarly) -> None:
         number = self._map.shard_of(channel)

@@ -62,7 +62,9 @@ class Output(Protocol):
 class Published(Protocol):
     """A waiting publish: told once how it ended."""
 
-    def published(self, first: MessageId, receivers: int) -> None: ...
+    def published(self, run: MessageId, offset: int, receivers: int) -> None:
+        """Its first message stands `offset` places behind `run`, the first of the run that it is part of."""
+        ...
 
     def failed(self, error: BusError) -> None: ...
 
@@ -94,12 +96,16 @@ class Written(Protocol):
 class Links(Protocol):
     """Ordered, authenticated channels to the peers. What is sent to a peer without a link is dropped.
 
-    Messages to one peer are gathered and written once a turn.
+    Messages to one peer are gathered and written at `flush`, or at the end of the turn.
     """
 
     def send(self, peer: int, message: PeerMessage) -> None: ...
 
     def is_up(self, peer: int) -> bool: ...
+
+    def flush(self) -> None:
+        """Write what has gathered now: the others need not wait for what else this turn has to do."""
+        ...
 
     def backlog_bytes(self, peer: int) -> int:
         """What was sent and not taken by the network yet; 0 where there is no link."""

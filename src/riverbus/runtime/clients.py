@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
             return
         self._clients.turn.enter()
         self._protocol.authenticated = session.is_authenticated
-        self._protocol.is_traced = bool(session.registry.monitors)
+        self._protocol.is_traced = session.registry.monitors.are_on
         commands = self._protocol.receive_data(data)
         if self._budget is not None:
             self._spend(self._budget, session, commands, len(data))

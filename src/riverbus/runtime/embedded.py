@@ -46,6 +46,9 @@ class NoLinks:
     def send(self, peer: int, message: PeerMessage) -> None:
         raise AssertionError("a cluster of one has no peers")
 
+    def flush(self) -> None:
+        return None
+
     def is_up(self, peer: int) -> bool:
         return False
 

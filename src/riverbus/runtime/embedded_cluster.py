@@ -38,6 +38,9 @@ class MemoryLinks:
             self._cluster.loop.call_soon(self._deliver, peer)
         self._gathered[peer].append(message)
 
+    def flush(self) -> None:
+        return None
+
     def is_up(self, peer: int) -> bool:
         return self._cluster.is_linked(self._node, peer)
 

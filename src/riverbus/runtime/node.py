@@ -67,6 +67,7 @@ class Node:
         self.certificates = NodeCertificates(config)
         self.links: PeerLinks | None = None
         self.clients: ClientServer | None = None
+        self._takes_clients = False
         self._identity: Identity | None = None
         self._log: Log | None = None
         metrics = Metrics(
@@ -132,6 +133,7 @@ class Node:
         self.engine.sessions.users.failures.failures_max = config.limits.failed_logins
         configure_durable(self.engine.sessions.durable, config)
         await self.clients.listen(config.resp.listen, self.certificates.clients)
+        self._takes_clients = True
         if not config.resp.listen.is_loopback and not config.tls.is_on:
             log.warning("clients' passwords and messages cross the network in the clear: see tls.cert and tls.key")
         log.info("node started", node=config.node.id, resp=str(config.resp.listen), data=str(self.data))
@@ -298,7 +300,7 @@ class Node:
 
     def status(self) -> dict[str, object]:
         """`state` is starting (other fields are missing then), running or stopping."""
-        if self.engine is not None:
+        if self.engine is not None and self._takes_clients:
             return {"state": "running", **self.engine.status()}
         config, links = self.config, self.links
         return {
@@ -311,7 +313,7 @@ class Node:
         }
 
     def unready(self) -> list[str]:
-        if self.engine is None:
+        if self.engine is None or not self._takes_clients:
             return ["waiting for the other nodes: the cluster is not founded yet, or this node is starting"]
         return self.engine.unready()
 

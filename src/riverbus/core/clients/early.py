@@ -17,15 +17,11 @@ if TYPE_CHECKING:
     from riverbus.core.clients.session import Session
 
 
-class PendingEarly(PendingPublish):
+class PendingEarly(PendingPublish, eq=False, kw_only=True):
     """core/ports.py PublishedEarly. If it is applied, or fails, before a majority is known, it is as any publish."""
 
-    __slots__ = ("is_answered", "session")
-
-    def __init__(self, session: Session, count: int, charge_bytes: int) -> None:
-        super().__init__(session.pipeline, count, charge_bytes, with_ids=False)
-        self.session = session
-        self.is_answered = False
+    session: Session
+    is_answered: bool = False
 
     def held(self, receivers: int) -> None:
         session = self.session
@@ -39,18 +35,18 @@ class PendingEarly(PendingPublish):
         session.outbox.fill(self, b"" if self.is_muted else session.outbox.encoder.encode(reply))
         session.mark_dirty()
 
-    def published(self, first: MessageId, receivers: int) -> None:
+    def published(self, run: MessageId, offset: int, receivers: int) -> None:
         if self.is_answered:
             self._settle()
         else:
-            super().published(first, receivers)
+            PendingPublish.published(self, run, offset, receivers)
 
     def failed(self, error: BusError) -> None:
         if self.is_answered:
             self.session.counters.dropped[MEMORY_UNCONFIRMED] += self.count
             self._settle()
         else:
-            super().failed(error)
+            PendingPublish.failed(self, error)
 
     def _settle(self) -> None:
         if not self.session.is_closed:

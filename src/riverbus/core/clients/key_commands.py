@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from xxhash import xxh3_64_intdigest
 
 from riverbus.commands import Command
+from riverbus.core.clients.inflight import Order
 from riverbus.core.clients.outbox import NOTHING, PendingWrite
 from riverbus.core.clients.reads import query, read_fresh, read_shards, room_bytes
 from riverbus.core.clients.refusals import CROSS_SHARD, REPLY_TOO_LARGE
@@ -70,7 +71,12 @@ def publish_once(session: Session, command: PublishOnce) -> Reply:
 def publish_run(session: Session, command: PublishRun) -> Reply:
     if (no := refusal(session, command)) is not None:
         return no
-    pending = PendingWrite(session.pipeline.owner, 64 + sum(map(len, command.payloads)), len(command.payloads))
+    pending = PendingWrite(
+        session.pipeline.owner,
+        Order.WRITE,
+        charge_bytes=64 + sum(map(len, command.payloads)),
+        messages=len(command.payloads),
+    )
     session.pipeline.expect(pending)
     session.backend.write_shard(session.backend.shard_of(command.channel), command, pending)
     return NOTHING
@@ -84,7 +90,7 @@ def rename(session: Session, command: Rename) -> Reply:
 
 
 def write_to(session: Session, shard: int, noun: Command) -> Reply:
-    pending = PendingWrite(session.pipeline.owner, held_bytes(noun))
+    pending = PendingWrite(session.pipeline.owner, Order.WRITE, charge_bytes=held_bytes(noun))
     session.pipeline.expect(pending)
     session.backend.write_shard(shard, noun, pending)
     return NOTHING
@@ -154,7 +160,7 @@ def gather_writes(
     session: Session, parts: Sequence[tuple[int, Command]], combine: Callable[[list[Reply]], Reply]
 ) -> Reply:
     """Each of the nouns to its shard. They commit apart: none waits for another."""
-    pending = PendingWrite(session.pipeline.owner, sum(held_bytes(noun) for _, noun in parts))
+    pending = PendingWrite(session.pipeline.owner, Order.WRITE, charge_bytes=sum(held_bytes(noun) for _, noun in parts))
     session.pipeline.expect(pending)
     gather = Gather(pending, len(parts), combine)
     for at, (shard, noun) in enumerate(parts):

@@ -26,20 +26,22 @@ def quoted(argument: bytes) -> str:
 
 
 class Monitors:
+    """`are_on`: there is one."""
+
     def __init__(self) -> None:
         self._sessions: dict[Session, None] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._sessions)
+        self.are_on = False
 
     def __contains__(self, session: Session) -> bool:
         return session in self._sessions
 
     def add(self, session: Session) -> None:
         self._sessions[session] = None
+        self.are_on = True
 
     def remove(self, session: Session) -> None:
         self._sessions.pop(session, None)
+        self.are_on = bool(self._sessions)
 
     def show(self, client: Session, commands: Sequence[Command]) -> list[Command]:
         """The commands, without their traces, which every monitor is shown."""

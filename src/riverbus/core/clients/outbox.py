@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from riverbus.core.clients.inflight import Order
 from riverbus.messages import BusError, ErrorReply, MessageId, Repeated, Reply, RunIds, Several
 
@@ -38,21 +40,21 @@ class Owner(Protocol):
     def on_resolved(self, pending: PendingReply, reply: Reply) -> None: ...
 
 
-class PendingReply:
-    """A place in line. `parts` are the bytes written when its turn comes: the reply, then deliveries behind it."""
+class PendingReply(msgspec.Struct, eq=False):
+    """A place in line. `parts` are the bytes written when its turn comes: the reply, then deliveries behind it.
 
-    __slots__ = ("charge_bytes", "count", "is_filled", "is_muted", "order", "ordinal", "owner", "parts", "reply_bytes")
+    A struct, as a node makes one for each publish: a quarter of the time of a class with __init__.
+    """
 
-    def __init__(self, owner: Owner | None, order: Order, count: int = 1, charge_bytes: int = 0) -> None:
-        self.owner = owner
-        self.order = order
-        self.count = count  # of pipelined commands that it answers
-        self.charge_bytes = charge_bytes  # that they hold until they are answered
-        self.ordinal = 0
-        self.parts: list[bytes] | None = None
-        self.reply_bytes = 0
-        self.is_filled = False
-        self.is_muted = False
+    owner: Owner | None
+    order: Order
+    count: int = 1  # of pipelined commands that it answers
+    charge_bytes: int = 0  # that they hold until they are answered
+    ordinal: int = 0
+    parts: list[bytes] | None = None
+    reply_bytes: int = 0
+    is_filled: bool = False
+    is_muted: bool = False
 
     def resolve(self, reply: Reply) -> None:
         """The reply is known. Once."""
@@ -61,28 +63,15 @@ class PendingReply:
         owner.on_resolved(self, reply)
 
 
-class PendingPublish(PendingReply):
+class PendingPublish(PendingReply, eq=False):
     """The place of `count` pipelined publishes to one channel: one answer, said `count` times (`Published`)."""
 
-    __slots__ = ("with_ids",)
+    with_ids: bool = False
 
-    def __init__(self, owner: Owner, count: int, charge_bytes: int, with_ids: bool) -> None:
-        # PendingReply.__init__ inlined: a node makes one of these for each publish.
-        self.owner = owner
-        self.order = Order.WRITE
-        self.count = count
-        self.charge_bytes = charge_bytes
-        self.ordinal = 0
-        self.parts = None
-        self.reply_bytes = 0
-        self.is_filled = False
-        self.is_muted = False
-        self.with_ids = with_ids
-
-    def published(self, first: MessageId, receivers: int) -> None:
+    def published(self, run: MessageId, offset: int, receivers: int) -> None:
         count = self.count
         if self.with_ids:
-            self.resolve(RunIds(first, count))
+            self.resolve(RunIds(run.plus(offset), count))
         else:
             self.resolve(receivers if count == 1 else Repeated(receivers, count))
 
@@ -94,14 +83,10 @@ class PendingPublish(PendingReply):
         return self.owner is None or self.owner.is_closed
 
 
-class PendingWrite(PendingReply):
+class PendingWrite(PendingReply, eq=False):
     """The place of a command that changes keys (`Written`), or of one that publishes `messages` by them."""
 
-    __slots__ = ("messages",)
-
-    def __init__(self, owner: Owner, charge_bytes: int = 0, messages: int = 0) -> None:
-        super().__init__(owner, Order.WRITE, 1, charge_bytes)
-        self.messages = messages
+    messages: int = 0
 
     def written(self, reply: Reply) -> None:
         self.resolve(reply)

@@ -49,6 +49,7 @@ class Pipeline:
         "_waiting",
         "execution",
         "inflight",
+        "is_closed",
         "is_closing",
         "is_stalled_by_bytes",
         "owner",
@@ -73,11 +74,8 @@ class Pipeline:
         self.execution: Execution | None = None
         self.inflight = InFlight()
         self.is_closing = False  # nothing more is carried out
+        self.is_closed = False  # nobody is owed anything: the session's
         self.reply_mode = "on"  # on | off | skip (the next reply)
-
-    @property
-    def is_closed(self) -> bool:
-        return self._session.is_closed
 
     @property
     def wants_read(self) -> bool:
@@ -102,27 +100,31 @@ class Pipeline:
 
     # --- commands in ------------------------------------------------------------------------------------------------
 
-    def handle(self, commands: Sequence[Command]) -> None:
+    def handle(self, commands: Sequence[Command]) -> bool:
+        """False if they were publishes, whose replies are to come: there is nothing to write, or to look at, now."""
+        is_more = False
         for command in commands:
-            if self._backlog:
-                self._defer(command)
-            elif (
+            if (
                 type(command) is Publish
                 and self._is_plain
+                and not self._backlog
                 and not self.inflight.reads
                 and not self._backend.has_special_rules
                 and (self._rights is None or self._rights.publish_denial(command) is None)
             ):
                 self._publish(command)
-            elif not self._start(command):
+                continue
+            is_more = True
+            if self._backlog or not self._start(command):
                 self._defer(command)
+        return is_more
 
     def _publish(self, command: Publish) -> None:
         """`run` and `expect` and the handler inlined: the hot path of a node (benchmarks/micro_sessions.py)."""
         channel, kind, payloads, style = command
         count = len(payloads)
         charge_bytes = sum(map(len, payloads))
-        pending = PendingPublish(self, count, charge_bytes, style == "id")
+        pending = PendingPublish(self, Order.WRITE, count, charge_bytes, with_ids=style == "id")
         self._outbox.reserve(pending)
         inflight = self.inflight
         inflight.writes += 1
@@ -262,15 +264,13 @@ class Pipeline:
     def close(self) -> None:
         """Nothing behind the present command is carried out."""
         self.is_closing = True
-        self._drop_backlog()
-        self.update_plain()
-
-    def _drop_backlog(self) -> None:
         self._backlog.clear()
         self._backlog_bytes = 0
+        self.update_plain()
 
     def clear(self) -> None:
         """The connection is gone."""
+        self.is_closed = True
         self.close()
         self._parked.clear()
         self.execution = None
@@ -307,7 +307,7 @@ class Pipeline:
     def on_resolved(self, pending: PendingReply, reply: Reply) -> None:
         """A reply that was waited for is known (as `Owner`)."""
         session, outbox = self._session, self._outbox
-        if session.is_closed:
+        if self.is_closed:
             return
         self.inflight.remove(pending)
         session.count_reply(pending, reply)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from riverbus.core.clients.inflight import Order
 from riverbus.core.clients.key_commands import Gather, GatheredWrite
 from riverbus.core.clients.outbox import NOTHING, PendingWrite
 from riverbus.core.clients.reads import read_shards
@@ -47,7 +48,7 @@ class _Command:
 
 
 def change(session: Session, command: RuleSet | RuleDel) -> Reply:
-    pending = PendingWrite(session.pipeline.owner, len(command.pattern))
+    pending = PendingWrite(session.pipeline.owner, Order.WRITE, charge_bytes=len(command.pattern))
     session.pipeline.expect(pending)
     session.backend.write_shard(RULES_SHARD, command, _Command(session, pending))
     return NOTHING

@@ -120,15 +120,15 @@ class Session:
         """Carry out commands in order. Replies, now or later, come by `take_output`."""
         if commands and not self.is_closed:
             self.active_at = self.backend.time()
-            if self.registry.monitors:
+            if self.registry.monitors.are_on:
                 commands = self.registry.monitors.show(self, commands)
-            self.pipeline.handle(commands)
             self.last_command = commands[-1]
-            self.mark_dirty()
+            if self.pipeline.handle(commands):
+                self.mark_dirty()
 
     @property
     def wants_read(self) -> bool:
-        """False: pause reading its socket. Turns true only in a turn in which the session is dirty."""
+        """False: pause reading its socket."""
         return self.pipeline.wants_read
 
     @property

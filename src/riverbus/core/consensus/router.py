@@ -20,7 +20,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any, cast, final
+
+import msgspec
 
 from riverbus import limits
 from riverbus.commands import Command
@@ -35,27 +37,19 @@ _FRAMING_BYTES = 16  # of a message in an entry, at most
 _ERRORS: dict[str, type[BusError]] = {error.code: error for error in (NotAccepted, DiskFull, Overloaded)}
 
 
-class _Waiting:
+class _Waiting(msgspec.Struct, eq=False):
     """A publish in the queue."""
 
-    __slots__ = ("channel", "charge_bytes", "deadline", "kind", "payloads", "waiter")
-
-    def __init__(
-        self, channel: bytes, kind: int, payloads: list[bytes], charge_bytes: int, waiter: Published, deadline: float
-    ) -> None:
-        self.channel = channel
-        self.kind = kind
-        self.payloads = payloads
-        self.charge_bytes = charge_bytes
-        self.waiter = waiter
-        self.deadline = deadline
+    channel: bytes
+    kind: int
+    payloads: list[bytes]
+    charge_bytes: int
+    waiter: Published
+    deadline: float
 
 
-class _WaitingForMajority(_Waiting):
-    """A publish that is answered once a majority has it in memory."""
-
-    __slots__ = ()
-    waiter: PublishedEarly
+class _WaitingForMajority(_Waiting, eq=False):
+    """A publish that is answered once a majority has it in memory: its waiter is a `PublishedEarly`."""
 
 
 @final
@@ -218,7 +212,7 @@ class Route:
             batch.is_held = True
             for item in batch.items:
                 if type(item) is _WaitingForMajority:
-                    item.waiter.held(receivers(item.channel, item.kind))
+                    cast(PublishedEarly, item.waiter).held(receivers(item.channel, item.kind))
 
     def on_rejected(self, seq: int, code: str, reason: str) -> None:
         """The leader did not propose the batch, so it is in no log."""
@@ -255,7 +249,7 @@ class Route:
             count = receivers(result)
             first = result.first
             for waiter, offset in waiters:
-                waiter.published(first.plus(offset) if offset else first, count)
+                waiter.published(first, offset, count)
 
     def on_entry(self, index: int) -> None:
         """Entry `index` was applied, its batches told. One that the leader had put there and is not in it is lost."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from riverbus.commands import Answered, Command, Publish
 from riverbus.core.clients.early import PendingEarly
+from riverbus.core.clients.inflight import Order
 from riverbus.core.clients.names import name_of
 from riverbus.core.clients.outbox import NOTHING, PendingPublish
 from riverbus.core.state.rules import MEMORY, NONE
@@ -48,7 +49,7 @@ def publish(session: Session, command: Publish) -> Reply:
         elif is_fleeting:
             _publish_fleeting(session, command, payloads)
         elif is_early:
-            early = PendingEarly(session, len(payloads), sum(map(len, payloads)))
+            early = PendingEarly(pipeline, Order.WRITE, len(payloads), sum(map(len, payloads)), session=session)
             pipeline.expect(early)
             session.backend.publish_early(command.channel, command.kind, payloads, early)
         else:
@@ -58,7 +59,9 @@ def publish(session: Session, command: Publish) -> Reply:
 
 def propose(session: Session, command: Publish) -> None:
     charge_bytes = sum(map(len, command.payloads))
-    pending = PendingPublish(session.pipeline.owner, len(command.payloads), charge_bytes, command.style == "id")
+    pending = PendingPublish(
+        session.pipeline.owner, Order.WRITE, len(command.payloads), charge_bytes, with_ids=command.style == "id"
+    )
     session.pipeline.expect(pending)
     session.backend.publish(command.channel, command.kind, command.payloads, pending)
 
