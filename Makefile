@@ -47,11 +47,11 @@ $(CLIENTS)/.python: tests/clients/requirements.lock
 		--target $(CLIENTS)/redis5 $(REDIS_5)
 	@touch $@
 
-$(CLIENTS)/.node: tests/clients/node/package.json tests/clients/node/package-lock.json | $(CLIENTS)/.python
+$(CLIENTS)/.node: $(addprefix tests/clients/node/, package.json package-lock.json soketi.sh) | $(CLIENTS)/.python
 	@mkdir -p $(CLIENTS)/node
 	cp $^ $(CLIENTS)/node/
 	@if command -v npm >/dev/null; \
-		then cd $(CLIENTS)/node && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error; \
+		then cd $(CLIENTS)/node && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error && sh soketi.sh; \
 		else echo "there is no npm: the Node.js applications are not installed" >&2; fi
 	@touch $@
 

@@ -45,10 +45,11 @@ def newest(script: str) -> Application:
     return Application(f"{script} redis-py newest", [sys.executable, "-W", "ignore", str(path)], path)
 
 
-def node(script: str, *arguments: str) -> Application:
+def node(script: str, *arguments: str, needs: str = "") -> Application:
     """A copy beside what npm installed, since Node.js looks for modules where a file is."""
     path = INSTALLED / "node" / f"{script}.mjs"
-    return Application(" ".join([script, *arguments]), ["node", str(path), *arguments], INSTALLED / "node/node_modules")
+    installed = INSTALLED / "node/node_modules" / needs
+    return Application(" ".join([script, *arguments]), ["node", str(path), *arguments], installed)
 
 
 def go(*arguments: str) -> Application:
@@ -77,6 +78,7 @@ APPLICATIONS = [
     node("socketio_adapter", "plain"),
     node("socketio_adapter", "sharded"),
     node("socketio_adapter", "streams"),
+    node("soketi_adapter", needs="@soketi/soketi"),
     go(),
     go("keys"),
 ]
