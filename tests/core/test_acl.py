@@ -133,6 +133,14 @@ def test_names_that_do_not_exist_are_refused(rule: str) -> None:
     assert error.value.rule == rule
 
 
+def test_commands_of_redis_that_are_not_here_may_be_named_and_grant_nothing() -> None:
+    rules = ["+@all", "-mget", "+script|load", "-eval"]
+    check_names(rules, Names())
+    user = user_of(*rules, "~*", "&*")
+    assert user.root.commands == rules[1:]
+    assert allowed_commands(user.root, CATEGORIES) == frozenset(CATEGORIES)
+
+
 def test_first_arguments_of_commands_are_refused() -> None:
     with pytest.raises(RuleError, match="first argument"):
         check_names(["+get|x"], Names())

@@ -18,6 +18,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from riverbus.core.access.redis_names import ABSENT
 from riverbus.wire.command_table import noun_of
 from tests.core.fakes import FakeClient, FakeNode
 from tests.faults.cluster import die_with_parent, free_ports
@@ -93,14 +94,16 @@ KEY_PROBES = (
     ("SETEX", "a", "1", "1"),
 )
 KEY_RULES = ("~*", "~a", "~b", "~c*", "%R~a", "%W~a", "%RW~b", "%R~*", "%Q~a", "%~a", "allkeys", "resetkeys")
+ABSENT_HERE = ("mget", "script", "script|load")
 CHANNEL_RULES = ("&*", "&a", "&c*", "&c1", "allchannels", "resetchannels")
 PASSWORDS = (">x", ">y", "<x", "<z", "nopass", "resetpass", "#" + "a" * 64, "!" + "a" * 64, "#abc")
 GRANTS = st.one_of(
     st.sampled_from(KEY_RULES),
     st.sampled_from(CHANNEL_RULES),
-    st.tuples(st.sampled_from("+-"), st.sampled_from([*COMMANDS, *CATEGORIES, "@all", "nosuch", "@nosuch"])).map(
-        "".join
-    ),
+    st.tuples(
+        st.sampled_from("+-"),
+        st.sampled_from([*COMMANDS, *CATEGORIES, *ABSENT_HERE, "@all", "nosuch", "@nosuch", "script|nosuch"]),
+    ).map("".join),
     st.sampled_from(["allcommands", "nocommands", "nonsense", "+client|nosuch", "-client|nosuch", "+"]),
 )
 RULES = st.one_of(
@@ -203,6 +206,14 @@ def test_the_default_user_and_the_categories_are_redis_own(server: redis.Redis) 
         its = set(theirs(server, "ACL", "CAT", category.decode()))
         everything = {row[0] for row in theirs(server, "COMMAND")}
         assert {each for each in known if each.partition(b"|")[0] in everything} <= its, category
+
+
+def test_the_commands_that_rules_may_name_are_redis_own(server: redis.Redis) -> None:
+    """Every command of Redis is one of ours, or known as one that is not here; and no command is both."""
+    ours = FakeNode().sessions.users
+    its = {name.decode() for name in theirs(server, "COMMAND", "LIST")}
+    assert {name for name in its if not ours.has_command(name)} <= ABSENT
+    assert not {name for name in ABSENT if ours.has_command(name)}
 
 
 NEWER = {b"client|no-touch", b"client|setinfo", b"wait"}  # of 7.2, or changed in it

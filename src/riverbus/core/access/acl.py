@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from riverbus.access_commands import ACL_CATEGORIES
+from riverbus.core.access.redis_names import ABSENT
 from riverbus.limits import ACL_NAME_BYTES_MAX, ACL_USER_BYTES_MAX
 
 READ, WRITE = 1, 2
@@ -238,7 +239,7 @@ def _check_name(rule: str, names: Names) -> None:
         if name[1:] not in (*ACL_CATEGORIES, "all"):
             raise RuleError(rule, "Unknown command or category name in ACL")
         return
-    if names.has_command(name):
+    if names.has_command(name) or name in ABSENT:
         return
     container, _, rest = name.partition("|")
     if rule[0] == "+" and rest and names.has_command(container):

@@ -43,7 +43,7 @@ class Owner(Protocol):
 class PendingReply(msgspec.Struct, eq=False):
     """A place in line. `parts` are the bytes written when its turn comes: the reply, then deliveries behind it.
 
-    A struct, as a node makes one for each publish: a quarter of the time of a class with __init__.
+    A struct, as a node makes one for each publish: in a sixth of the time of a class with __init__.
     """
 
     owner: Owner | None
