@@ -4,7 +4,7 @@ The two worlds run this class: `runtime/node.py` with real sockets and the real 
 the same: give it inputs (`on_tick`, `on_messages`, `on_log`, and commands through `sessions`), each after `begin_turn`;
 and call `end_turn` when a turn's inputs are in. `touch` is called by the engine when it wants a turn that no input
 would bring. At the end of a turn, in this order: publishes go to their leaders, the shards led here propose what
-gathered, every replica advances, the log is flushed once, and what was applied is delivered.
+gathered, every replica advances, the other nodes are told, the log is flushed once, and what was applied is delivered.
 
 It is one file because it is one seam: what the world gives, what replicas tell (Host), what sessions ask (Backend).
 """
