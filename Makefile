@@ -7,7 +7,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 # The distribution's Python, where it is new enough, can make environments, and has the library that `cargo test` links: it is
-# built with profile-guided optimisation, which pyenv and others leave out; these then take 1.3 times as long for everything.
+# built with profile-guided optimisation, which pyenv and others leave out; a publish then takes 1.3 times as long.
 SYSTEM_PYTHON := /usr/bin/python3
 PYTHON ?= $(or $(shell $(SYSTEM_PYTHON) tools/usable_python.py 2>/dev/null),python3)
 NATIVE := native/Cargo.toml native/Cargo.lock $(wildcard native/src/*.rs) $(wildcard native/.cargo/config.toml)
