@@ -116,6 +116,9 @@ impl Cursor {
             return;
         }
         let room = self.allocated.saturating_sub(end).min(PREWRITTEN_BYTES as u64);
+        if room == 0 {
+            return;
+        }
         self.prewritten = end + room;
         let _ = self.file.file.write_at(&ZEROS[..room as usize], end);
     }

@@ -14,7 +14,8 @@ from riverbus.core.state.bus import Bus
 from riverbus.core.state.entries import DamagedEntry, encode_entry
 from riverbus.core.state.rules import Rules
 from riverbus.keyspace_commands import SetString, Transaction
-from riverbus.messages import BusError, Kind, MessageId, NotAccepted, OutcomeUnknown, Status
+from riverbus.limits import MIB
+from riverbus.messages import BusError, Kind, MessageId, NotAccepted, OutcomeUnknown, Overloaded, Status
 
 ORIGIN = 77
 LEADER = (1, 6)
@@ -56,9 +57,9 @@ class Log:
         return index
 
 
-def new_route() -> Route:
+def new_route(pending_bytes_max: int = MIB) -> Route:
     seqs = count(1)
-    return Route(ORIGIN, lambda: next(seqs))
+    return Route(ORIGIN, lambda: next(seqs), pending_bytes_max)
 
 
 def submit(route: Route, channel: bytes = b"c", payloads: tuple[bytes, ...] = (b"x",), deadline: float = 1.0) -> Waiter:
@@ -343,3 +344,16 @@ def test_an_early_answer_whose_entry_was_lost_is_told_so_too() -> None:
     assert early.outcomes[0] == ("held", 0)
     assert isinstance(early.outcomes[1], NotAccepted)
     assert route.pending_bytes == 0
+
+
+def test_what_a_full_route_has_no_room_for_is_refused_until_something_was_committed() -> None:
+    route = new_route(pending_bytes_max=100)
+    first = submit(route, payloads=(b"x" * 100,))
+    refused = submit(route), submit_write(route, SetString(b"k", b"1"))
+    assert [type(outcome) for waiter in refused for outcome in waiter.outcomes] == [Overloaded, Overloaded]
+    _, batch = take(route)
+    assert [type(outcome) for outcome in submit(route).outcomes] == [Overloaded]
+    Log(route).apply(batch)
+    assert first.outcomes == [MessageId(1006, 0)]
+    assert submit(route).outcomes == submit_write(route, SetString(b"k", b"1")).outcomes == []
+    route.invariants()

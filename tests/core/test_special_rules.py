@@ -13,11 +13,11 @@ from riverbus.commands import (
     XLen,
     XRange,
 )
+from riverbus.core.clients.special_rules import NO_HISTORY, NO_KEYS
 from riverbus.core.counters import FLEETING_UNREAD
 from riverbus.core.state.bus import Bus
 from riverbus.core.state.entries import BatchBuilder, encode_entry
 from riverbus.core.state.rules import ChannelRule, Rules, commanded_to_bytes, rules_to_bytes
-from riverbus.core.state.special_rules import NO_HISTORY, NO_KEYS
 from riverbus.fields import encode_fields
 from riverbus.keyspace_commands import PublishOnce, PublishRun, SetString, XAdd
 from riverbus.limits import RULES_MAX

@@ -34,7 +34,7 @@ from riverbus.core.state.rule_book import RuleBook
 from riverbus.core.state.rules import ChannelRule
 from riverbus.core.status import status_of, unready_reasons
 from riverbus.core.timers import Timer, Timers
-from riverbus.messages import BusError, DiskFull, NotAccepted, Overloaded
+from riverbus.messages import BusError, DiskFull, NotAccepted
 from riverbus.peer_messages import (
     Answer,
     Ask,
@@ -104,7 +104,6 @@ class Engine:
             shard.watch_memory(log, links, self, self.peers, self.fanout.receivers)
         self.upkeep = Upkeep(self)
         self._dirty: set[int] = set()  # shards that the end of this turn has something to do for
-        self._pending_bytes_max = limits.NODE_INFLIGHT_BYTES_MAX // settings.shards  # of each shard
 
     def _next_seq(self) -> int:
         self._seq += 1
@@ -352,23 +351,14 @@ class Engine:
     def publish(self, channel: bytes, kind: int, payloads: list[bytes], waiter: Published) -> None:
         number = self._map.shard_of(channel)
         route = self.shards[number].route
-        if route.pending_bytes >= self._pending_bytes_max:
-            waiter.failed(Overloaded("too many publishes of this node wait to be committed"))
-            return
-        route.submit(channel, kind, payloads, waiter, self.now + limits.COMMAND_DEADLINE_S)
-        self._rounds.on_arrival()
-        if number not in self._dirty:
-            self.mark(number)
+        if route.submit(channel, kind, payloads, waiter, self.now + limits.COMMAND_DEADLINE_S):
+            self._on_arrival(number)
 
     def publish_early(self, channel: bytes, kind: int, payloads: list[bytes], waiter: PublishedEarly) -> None:
         number = self._map.shard_of(channel)
         route = self.shards[number].route
-        if route.pending_bytes >= self._pending_bytes_max:
-            waiter.failed(Overloaded("too many publishes of this node wait to be committed"))
-            return
-        route.submit_early(channel, kind, payloads, waiter, self.now + limits.COMMAND_DEADLINE_S)
-        self._rounds.on_arrival()
-        self.mark(number)
+        if route.submit_early(channel, kind, payloads, waiter, self.now + limits.COMMAND_DEADLINE_S):
+            self._on_arrival(number)
 
     @property
     def has_special_rules(self) -> bool:
@@ -385,13 +375,13 @@ class Engine:
         self.write_shard(self._map.shard_of(key), noun, waiter)
 
     def write_shard(self, shard: int, noun: Command, waiter: Written) -> None:
-        route = self.shards[shard].route
-        if route.pending_bytes >= self._pending_bytes_max:
-            waiter.failed(Overloaded("too many writes of this node wait to be committed"))
-            return
-        route.submit_write(noun, waiter, self.now + limits.COMMAND_DEADLINE_S)
+        if self.shards[shard].route.submit_write(noun, waiter, self.now + limits.COMMAND_DEADLINE_S):
+            self._on_arrival(shard)
+
+    def _on_arrival(self, number: int) -> None:
         self._rounds.on_arrival()
-        self.mark(shard)
+        if number not in self._dirty:
+            self.mark(number)
 
     def fresh(self, channels: Sequence[bytes], done: Done) -> None:
         self.fresh_shards(sorted({self._map.shard_of(channel) for channel in channels}), done)

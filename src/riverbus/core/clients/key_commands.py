@@ -17,7 +17,7 @@ from riverbus.core.clients.inflight import Order
 from riverbus.core.clients.outbox import NOTHING, PendingWrite
 from riverbus.core.clients.reads import query, read_fresh, read_shards, room_bytes
 from riverbus.core.clients.refusals import CROSS_SHARD, REPLY_TOO_LARGE
-from riverbus.core.state.special_rules import refusal
+from riverbus.core.clients.special_rules import refusal
 from riverbus.keyspace_commands import (
     DbSize,
     Del,

@@ -19,13 +19,12 @@ from riverbus.commands import (
     Subscribe,
     Unsubscribe,
 )
-from riverbus.core.clients import census
+from riverbus.core.clients import census, special_rules
 from riverbus.core.clients.inflight import Order
 from riverbus.core.clients.outbox import NOTHING, PendingReply
 from riverbus.core.clients.refusals import ANSWER_TOO_LARGE, TOO_MANY_SUBSCRIPTIONS, TOO_MANY_TARGETS
-from riverbus.core.state import special_rules
+from riverbus.core.clients.special_rules import NO_HISTORY
 from riverbus.core.state.rules import NONE
-from riverbus.core.state.special_rules import NO_HISTORY
 from riverbus.durable_commands import DurablePlace, DurableTarget
 from riverbus.limits import DURABLE_TARGETS_MAX, SUBSCRIPTIONS_PER_SESSION_MAX
 from riverbus.messages import Push, Reply, Several

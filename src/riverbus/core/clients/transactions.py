@@ -29,7 +29,7 @@ from riverbus.core.clients.refusals import (
     TRANSACTION_TOO_LARGE,
     WATCH_IN_MULTI,
 )
-from riverbus.core.state.special_rules import admitted
+from riverbus.core.clients.special_rules import admitted
 from riverbus.limits import OUTBOX_REPLIES_BYTES_MAX
 from riverbus.messages import BusError, ErrorReply, Repeated, Reply, RunIds, Several, Status, Verbatim
 

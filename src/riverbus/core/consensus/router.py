@@ -92,11 +92,12 @@ class _Batch:
 
 
 class Route:
-    """One node's publishes to one shard. `seqs` gives batch numbers, rising over all routes of the node."""
+    """One node's publishes to one shard. `next_seq` gives batch numbers, rising over all routes of the node."""
 
-    def __init__(self, origin: int, next_seq: Callable[[], int]) -> None:
+    def __init__(self, origin: int, next_seq: Callable[[], int], pending_bytes_max: int) -> None:
         self._origin = origin
         self._next_seq = next_seq
+        self._pending_bytes_max = pending_bytes_max
         self._queue: deque[_Waiting | _WaitingWrite] = deque()
         self._returned: deque[_Waiting | _WaitingWrite] = (
             deque()
@@ -120,29 +121,42 @@ class Route:
         waiter: Published,
         deadline: float,
         waiting: type[_Waiting] = _Waiting,
-    ) -> None:
+    ) -> bool:
+        """False: there is no room for it, as its waiter was told."""
+        if self._is_full(waiter):
+            return False
         # An empty payload still takes room in the entry, so its framing is charged too.
         charge_bytes = sum(map(len, payloads)) + _FRAMING_BYTES * len(payloads) + len(channel)
         self.pending_bytes += charge_bytes
         self._queue.append(waiting(channel, kind, payloads, charge_bytes, waiter, deadline))
+        return True
 
     def submit_early(
         self, channel: bytes, kind: int, payloads: list[bytes], waiter: PublishedEarly, deadline: float
-    ) -> None:
+    ) -> bool:
         """As `submit`, of durability memory: told once a majority has it in memory, and again how it ended."""
-        self.submit(channel, kind, payloads, waiter, deadline, _WaitingForMajority)
+        return self.submit(channel, kind, payloads, waiter, deadline, _WaitingForMajority)
 
-    def submit_write(self, noun: Command, waiter: Written, deadline: float) -> None:
+    def submit_write(self, noun: Command, waiter: Written, deadline: float) -> bool:
         """A command of the keyspace. What no replica could read must never be in the log, so it is read here."""
+        if self._is_full(waiter):
+            return False
         code, fields = encode_noun(noun)
         try:
             decode_noun(code, fields)
         except ValueError as error:
             waiter.failed(BusError(f"the command cannot be replicated: {error}"))
-            return
+            return False
         charge_bytes = len(fields) + _FRAMING_BYTES
         self.pending_bytes += charge_bytes
         self._queue.append(_WaitingWrite(code, fields, charge_bytes, waiter, deadline))
+        return True
+
+    def _is_full(self, waiter: Published | Written) -> bool:
+        if self.pending_bytes < self._pending_bytes_max:
+            return False
+        waiter.failed(Overloaded("too many writes of this node wait to be committed"))
+        return True
 
     @property
     def is_waiting(self) -> bool:

@@ -133,6 +133,7 @@ def open_shard(
     replica = Replica(number, settings.node, raft, bus, links, host, take_restored)
     keeper = SnapshotKeeper(replica, log, snapshots, settings.snapshot_log_bytes, settings.snapshot_log_s)
     barriers = Barriers(raft.read_index, lambda: replica.applied_index)
-    shard = Shard(number, replica, Route(settings.origin, next_seq), barriers, keeper)
+    route = Route(settings.origin, next_seq, limits.NODE_INFLIGHT_BYTES_MAX // settings.shards)
+    shard = Shard(number, replica, route, barriers, keeper)
     shard.install = SnapshotInstall(replica, snapshots, Rules(), say)
     return shard
