@@ -47,6 +47,7 @@ class Cluster:
     leader: int
     others: list[int]
     pid: int
+    admin: int = 0  # Riverbus' port for health and status, of one of the nodes
 
     @property
     def all(self) -> list[int]:
@@ -57,12 +58,15 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def redis_server(is_durable: bool = False) -> Iterator[int]:
-    """Its port. Durable: it waits for its disk before it answers (appendfsync always), and is one node nevertheless."""
+def redis_server(is_durable: bool = False, snapshots: str = "") -> Iterator[int]:
+    """Its port. Durable: it waits for its disk before it answers (appendfsync always), and is one node nevertheless.
+
+    `snapshots` is its `save`: when it writes one.
+    """
     program = find_program("redis-server", "redis-server")
     with scratch_directory() as directory:
         port, log = free_ports(1), directory / "log"
-        options = ["--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
+        options = ["--bind", "127.0.0.1", "--save", snapshots, "--dir", str(directory)]
         options += ["--appendonly", "yes", "--appendfsync", "always"] if is_durable else ["--appendonly", "no"]
         with child([program, "--port", str(port), *options], log) as process:
             wait_until(lambda: resp_call(port, "PING") == "+PONG", "redis-server", process, log)
@@ -199,7 +203,8 @@ def riverbus_cluster() -> Iterator[Cluster]:
             if admin is None:
                 raise BenchmarkError(f"riverbus dev names no admin port: {log.read_text()[:300]}")
             leader = base + _settled_leader(int(admin[1])) - 1
-            yield Cluster("resp", leader, [port for port in range(base, base + 3) if port != leader], process.pid)
+            others = [port for port in range(base, base + 3) if port != leader]
+            yield Cluster("resp", leader, others, process.pid, int(admin[1]))
 
 
 def _settled_leader(admin: int) -> int:
@@ -233,4 +238,4 @@ def riverbus_node(config: str = "") -> Iterator[Cluster]:
             command += ["--config", str(directory / "riverbus.toml")]
         with child(command, log) as process:
             wait_until(lambda: resp_call(base, "PUBLISH", "warm", "up").startswith(":"), "riverbus serve", process, log)
-            yield Cluster("resp", base, [], process.pid)
+            yield Cluster("resp", base, [], process.pid, base + 2)

@@ -120,6 +120,7 @@ NAMES = (
     "publish_none",
     "latency",
     "pause",
+    "snapshot",
     "memory",
 )
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import fanout, pause, publish_pipelined, run
+from benchmarks import fanout, pause, publish_pipelined, run, snapshot
 from benchmarks.harness import QUICK
 
 
-def test_fan_out_and_pause_are_measured_for_both(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code = run.main(["--quick", "--out", str(tmp_path), "fanout", "pause"])
+def test_fan_out_and_pauses_are_measured_for_both(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code = run.main(["--quick", "--out", str(tmp_path), "fanout", "pause", "snapshot"])
     shown = capsys.readouterr().out
     if shutil.which("redis-server") is None:
         assert code == 1
@@ -21,6 +21,7 @@ def test_fan_out_and_pause_are_measured_for_both(capsys: pytest.CaptureFixture[s
         assert code == 0, shown
     assert shown.count("1 publisher with") == len(fanout.CASES)
     assert f"window of {QUICK.scaled(pause.RETAINED):,}" in shown
+    assert f"snapshots of {QUICK.scaled(snapshot.RETAINED):,}" in shown
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", "results.md", "results.png"}
 
 
