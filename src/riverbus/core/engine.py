@@ -245,10 +245,8 @@ class Engine:
     # --- the turn's end ---------------------------------------------------------------------------------------------
 
     def end_turn(self) -> None:
-        if self._dirty and not self._rounds.is_waiting(self.now, self._is_settled()):
-            dirty, self._dirty = sorted(self._dirty), set()
-            for number in dirty:
-                self._end_shard_turn(self.shards[number])
+        if self._dirty:
+            self._end_shards_turn()
         for shard in self.shards:
             shard.on_turn_of_memory()
         self.links.flush()  # before the log: the others' disks are what a round waits for
@@ -256,6 +254,15 @@ class Engine:
         self.fleeting.flush()
         self.sessions.end_turn()
         self.fleeting.flush()  # of commands that had to wait for something
+
+    def _end_shards_turn(self) -> None:
+        dirty = sorted(self._dirty)
+        if self._rounds.is_waiting(self.now, self._is_settled()):
+            # What another node leads waits for that node's rounds, not for ours: half the time to an answer.
+            dirty = [number for number in dirty if not self.shards[number].replica.is_leader]
+        self._dirty.difference_update(dirty)
+        for number in dirty:
+            self._end_shard_turn(self.shards[number])
 
     def _is_settled(self) -> bool:
         return all(self.shards[number].replica.is_settled for number in self._dirty)
@@ -379,7 +386,8 @@ class Engine:
             self._on_arrival(shard)
 
     def _on_arrival(self, number: int) -> None:
-        self._rounds.on_arrival()
+        if self.shards[number].replica.is_leader:
+            self._rounds.on_arrival()
         if number not in self._dirty:
             self.mark(number)
 
