@@ -12,7 +12,7 @@ SYSTEM_PYTHON := /usr/bin/python3
 PYTHON ?= $(or $(shell $(SYSTEM_PYTHON) tools/usable_python.py 2>/dev/null),python3)
 NATIVE := native/Cargo.toml native/Cargo.lock $(wildcard native/src/*.rs) $(wildcard native/.cargo/config.toml)
 
-.PHONY: setup clients suites run test check bench sim storm malformed fuzz lock clean
+.PHONY: setup clients suites run test check bench sim storm storage malformed fuzz lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -92,16 +92,18 @@ check: setup
 bench: setup
 	$(BIN)/python -m benchmarks.run
 
-# Longer than the tests' slices: 2,000 simulated clusters; everything, an hour in all on two cores; a million malformed inputs to each
-# edge; the interface fuzzer's own uses.
+# Longer than the tests' slices: 2,000 simulated clusters; everything, an hour in all on two cores; thousands of power cuts and flipped
+# bits; a million malformed inputs to each edge; the interface fuzzer's own uses.
 sim: setup
 	$(BIN)/riverbus sim --seed 1 --seeds 2000 --chaos 90
 
 storm: setup
-	$(BIN)/riverbus sim --seed 1 --seeds 100000 --minutes 25 --json
-	RIVERBUS_STORAGE=long $(BIN)/python -m pytest -s tests/storage
+	$(BIN)/riverbus sim --seed 1 --seeds 100000 --minutes 33 --json
+	$(MAKE) --jobs 2 storage malformed
 	RIVERBUS_FAULTS=long $(BIN)/python -m pytest -s tests/faults/test_scenarios.py
-	$(BIN)/python -m tests.malformed
+
+storage: setup
+	RIVERBUS_STORAGE=long $(BIN)/python -m pytest -s tests/storage
 
 malformed: setup
 	$(BIN)/python -m tests.malformed
