@@ -5,6 +5,7 @@ The wrong ones are wrong only in a state that takes several calls to reach, or i
 
 from __future__ import annotations
 
+import enum
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
@@ -256,3 +257,18 @@ class GrowingBox(OneBox[Item]):
         before = self.items[-1] if self.items else None
         self.items.append(item)
         return before
+
+
+class Light(enum.Enum):
+    RED = 1
+    GREEN = 2
+
+
+class Lights:
+    def light(self) -> Light:
+        return Light.RED
+
+
+class StuckLights(Lights):
+    def light(self) -> Light:
+        return Light.GREEN

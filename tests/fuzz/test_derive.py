@@ -16,7 +16,7 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, Protoc
 import msgspec
 import pytest
 from annotated_types import Ge, Gt, Interval, Len, Lt, MultipleOf, Predicate
-from hypothesis import HealthCheck, find, given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
@@ -51,6 +51,13 @@ class Tree:
     value: Annotated[int, Ge(1)]
 
 
+@dataclass
+class Forest:
+    trees: list[Forest]
+    named: dict[str, Forest]
+    pair: tuple[Forest, ...] = ()
+
+
 class Options(TypedDict, total=False):
     colour: Colour
     size: int
@@ -77,6 +84,7 @@ CASES: dict[str, tuple[Any, Callable[[Any], bool]]] = {
     "named tuple": (Point, lambda v: isinstance(v, Point) and isinstance(v.y, float)),
     "generic dataclass": (Named[int], lambda v: isinstance(v, Named) and all(isinstance(i, int) for i in v.items)),
     "recursive": (Tree, lambda v: isinstance(v, Tree)),
+    "recursive in containers": (Forest, lambda v: isinstance(v, Forest)),
     "typed dict": (Options, lambda v: set(v) <= {"colour", "size"}),
     "interval": (Annotated[int, Interval(gt=2, le=5)], lambda v: 2 < v <= 5),
     "fractional bounds": (Annotated[int, Gt(1.5), Lt(3.5)], lambda v: v in (2, 3)),
@@ -117,6 +125,19 @@ def test_values_are_of_their_type_and_can_be_written(name: str) -> None:
 def test_small_values_meet_each_other() -> None:
     pairs = st.tuples(*[Derivation("here").strategy(str)] * 2)
     assert find(pairs, lambda both: both[0] == both[1] != "", settings=settings(max_examples=200, database=None))
+
+
+def test_a_type_that_contains_a_list_of_itself_has_full_and_nested_ones_as_often_as_empty_ones() -> None:
+    seen: list[Forest] = []
+
+    @settings(max_examples=50, database=None, deadline=None, derandomize=True, phases=[Phase.generate])
+    @given(Derivation("here").strategy(Forest))
+    def look(value: Forest) -> None:
+        seen.append(value)
+
+    look()
+    assert sum(len(each.trees) > 1 for each in seen) >= 10
+    assert any(inner.trees for each in seen for inner in each.trees)
 
 
 class _Handle:

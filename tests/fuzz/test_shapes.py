@@ -37,6 +37,12 @@ def test_another_type_of_exception_is_a_difference() -> None:
     assert calls.count("both.") == 1
 
 
+def test_another_member_of_an_enumeration_is_a_difference() -> None:
+    assert "both.light()  # Lights returned <Light.RED: 1>; StuckLights returned <Light.GREEN: 2>" in found(
+        shapes.Lights, shapes.Lights, shapes.StuckLights
+    )
+
+
 def test_another_message_is_one_only_when_it_is_asked_for() -> None:
     assert_equivalent(shapes.Account, reference=shapes.StrictAccount, test=shapes.OtherMessage, examples=40)
     assert "raised Overdrawn('no')" in found(

@@ -1,8 +1,8 @@
 """When two results count as the same. A comparison is any function of (the reference's, the tested one's) to bool.
 
 `same` is the default: Python's own `==`, but NaN equals NaN, also inside containers and dataclasses, and two objects
-without an `__eq__` of their own (handles, cursors) are not compared. `unordered` and `Approximately` are written into a
-printed test as they stand here.
+without an `__eq__` of their own (handles, cursors; members of an Enum are none) are not compared. `unordered` and
+`Approximately` are written into a printed test as they stand here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from decimal import Decimal
+from enum import Enum
 from math import isclose
 from typing import Any, Literal
 
@@ -38,9 +39,9 @@ def is_nan(value: object) -> bool:
 
 
 def has_equality(value: object) -> bool:
-    """Whether its class says when two of it are equal."""
+    """Whether its class says when two of it are equal. A member of an enumeration is equal to itself alone."""
     equality: object = type(value).__eq__
-    return equality is not object.__eq__
+    return equality is not object.__eq__ or isinstance(value, Enum)
 
 
 def _compare(reference: Any, test: Any, leaf: Comparison) -> bool:

@@ -28,6 +28,7 @@ Strategy = st.SearchStrategy[Any]
 SIZE_MAX = 6
 INT_SMALL = 7
 TEXT_MAX = 20
+RECURSION_MAX = 2  # levels of a recursive type below the outermost one
 
 _LISTS = (list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable, abc.Reversible)
 _SETS = {set: set, abc.MutableSet: set, frozenset: frozenset, abc.Set: frozenset}
@@ -100,6 +101,10 @@ class Derivation:
             return self._class(kind, arguments, hint)
         return self._by_hypothesis(hint)
 
+    def _depth(self) -> int:
+        """How often a recursive type is inside itself here. What is deeper is smaller, so that it ends."""
+        return max((self._resolving.count(kind) - 1 for kind in self._resolving if kind is not None), default=0)
+
     @contextmanager
     def _new_only(self, kind: object = None) -> Iterator[None]:
         """What is inside cannot be the result of a call."""
@@ -116,9 +121,10 @@ class Derivation:
             return self._container(kind, arguments, {})
         if issubclass(kind, enum.Enum) and not issubclass(kind, enum.Flag):
             return st.sampled_from(list(kind))
-        if kind in self._resolving:
-            # A recursive type: Hypothesis ties the knot.
-            return st.deferred(lambda: self._by_hypothesis(hint))
+        if self._resolving.count(kind) > RECURSION_MAX:
+            # A recursive type ends here: containers of it are empty, an Optional is None. Hypothesis' own knot, a
+            # deferred strategy, makes so much of a list of itself that nearly all but the empty ones is thrown away.
+            return st.nothing()
         with self._new_only(kind):
             return self._with_fields(kind, arguments, hint)
 
@@ -153,7 +159,7 @@ class Derivation:
 
     def _tuple(self, arguments: tuple[Any, ...]) -> Strategy:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return st.lists(self.strategy(arguments[0]), max_size=SIZE_MAX).map(tuple)
+            return self._container(list, arguments[:1], {}).map(tuple)
         if not arguments:
             return st.just(())
         return st.tuples(*(self.strategy(each) for each in arguments))
@@ -161,10 +167,15 @@ class Derivation:
     def _container(self, kind: Any, arguments: tuple[Any, ...], bounds: Mapping[str, Any]) -> Strategy:
         least = bounds.get("min_length") or 0
         most = bounds.get("max_length")
-        sizes: Any = {"min_size": least, "max_size": least + SIZE_MAX if most is None else min(most, least + SIZE_MAX)}
+        more = SIZE_MAX // (1 + 2 * self._depth())
+        sizes: Any = {"min_size": least, "max_size": least + more if most is None else min(most, least + more)}
         parts = [self.strategy(each) for each in arguments]
         if not parts:
             parts = [self.strategy(Any)] * 2
+        if any(each.is_empty for each in parts):  # where a recursive type ends
+            if least:
+                return st.nothing()
+            sizes["max_size"] = 0
         if _is_in(kind, _DICTS):
             return st.dictionaries(parts[0], parts[1], **sizes)
         if _is_in(kind, _SETS):
