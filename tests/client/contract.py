@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from riverbus import Bus, Gap, Message, MessageId, Refused
+from riverbus import Bus, Gap, Message, MessageId, Refused, Unreachable
 
 OpenBus = Callable[[], AbstractAsyncContextManager[Bus]]
 Check = Callable[[Bus], Awaitable[None]]
@@ -125,6 +125,33 @@ async def a_closed_subscription_ends_its_iteration(bus: Bus) -> None:
     assert [item async for item in subscription] == []
 
 
+async def a_position_is_taken_under_the_name_as_text_or_bytes(bus: Bus) -> None:
+    id_ = await bus.publish("named", "kept")
+    for since in ({"named": "0-0"}, {b"named": "0-0"}):
+        for name in ("named", b"named"):
+            async with bus.subscribe(name, since=since, on_gap="raise") as subscription:
+                assert await take(subscription, 1) == [Message("named", id_, b"kept")]
+
+
+async def what_would_be_silence_is_a_value_error(bus: Bus) -> None:
+    with pytest.raises(ValueError, match="since has a position for 'chta', which is not among the channels"):
+        bus.subscribe("chat", since={"chta": "0-0"})
+    with pytest.raises(ValueError, match="psubscribe has no reply of its own"):
+        await bus.execute("psubscribe", "a*")
+    with pytest.raises(ValueError, match="a command has a name"):
+        await bus.execute()
+
+
+async def a_closed_bus_says_so_to_each_call(bus: Bus) -> None:
+    await bus.close()
+    with pytest.raises(Unreachable, match="the bus is closed"):
+        await bus.publish("after", "x")
+    with pytest.raises(Unreachable, match="the bus is closed"):
+        await bus.history("after")
+    with pytest.raises(Unreachable, match="the bus is closed"):
+        bus.subscribe("after")
+
+
 CHECKS: list[Check] = [
     publish_returns_rising_ids,
     concurrent_publishes_keep_the_order_of_the_calls,
@@ -138,6 +165,9 @@ CHECKS: list[Check] = [
     any_other_command_is_answered_in_its_types,
     a_pattern_gets_live_messages_without_ids,
     names_and_payloads_are_any_bytes,
+    a_position_is_taken_under_the_name_as_text_or_bytes,
+    what_would_be_silence_is_a_value_error,
+    a_closed_bus_says_so_to_each_call,
     a_closed_subscription_ends_its_iteration,
 ]
 

@@ -41,6 +41,10 @@ def test_rediss_verifies_unless_told_otherwise() -> None:
         ("redis://[::1", "host and port"),
         ("redis://h?dedline=1", "did you mean 'deadline'"),
         ("redis://h?deadline=0", "above 0"),
+        ("redis://h?deadline=soon", "deadline must be a number of seconds above 0, not 'soon'"),
+        ("redis://h?deadline", "written as name=value"),
+        ("redis://h:6380,", "a host is missing in 'h:6380,'"),
+        ("redis://u:secret@,h", "a host is missing in ',h'"),
         ("rediss://h?ssl_cert_reqs=maybe", "required"),
     ],
 )

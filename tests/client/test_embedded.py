@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import riverbus
-from riverbus import Gap
+from riverbus import Gap, Refused
+from riverbus.limits import MESSAGE_BYTES_MAX
 from riverbus.runtime.config import ConfigError
 from riverbus.runtime.identity import IdentityError
 from tests.client import contract
@@ -35,6 +36,16 @@ def test_in_memory_it_starts_no_thread() -> None:
         async with riverbus.embedded() as bus:
             await bus.publish("c", "x")
             assert threading.active_count() == before
+
+    asyncio.run(story())
+
+
+def test_a_message_that_is_too_large_is_refused_by_its_size() -> None:
+    async def story() -> None:
+        async with riverbus.embedded() as bus:
+            words = f"^ERR message of {MESSAGE_BYTES_MAX + 1} bytes, the limit is {MESSAGE_BYTES_MAX}"
+            with pytest.raises(Refused, match=words):
+                await bus.publish("c", bytes(MESSAGE_BYTES_MAX + 1))
 
     asyncio.run(story())
 

@@ -41,8 +41,11 @@ def parse_url(url: str, tls: ssl.SSLContext | None = None, client_name: str | No
     if scheme == "redis" and (unused := [name for name in TLS_OPTIONS if name in options]):
         raise ValueError(f"{unused[0]} is for TLS: the URL then starts with rediss://")
     user, has_password, password = credentials.partition(":")
+    parts = hosts.split(",")
+    if len(parts) > 1 and not all(parts):
+        raise ValueError(f"a host is missing in {hosts!r}")
     return Address(
-        hosts=tuple(_host(part) for part in hosts.split(",")),
+        hosts=tuple(_host(part) for part in parts),
         user=unquote(user) or None,
         password=unquote(password) if has_password else None,
         tls=tls if tls is not None or scheme == "redis" else _tls_context(options),
@@ -53,7 +56,10 @@ def parse_url(url: str, tls: ssl.SSLContext | None = None, client_name: str | No
 
 
 def _options(query: str) -> dict[str, str]:
-    options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
+    try:
+        options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
+    except ValueError:
+        raise ValueError("options in the URL are written as name=value, with & between them") from None
     for name in options:
         if name not in OPTIONS:
             near = difflib.get_close_matches(name, OPTIONS, 1)
@@ -63,7 +69,10 @@ def _options(query: str) -> dict[str, str]:
 
 
 def _seconds(options: dict[str, str], name: str, default: float) -> float:
-    value = float(options.get(name, default))
+    try:
+        value = float(options.get(name, default))
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} must be a number of seconds above 0, not {options[name]!r}")
     return value

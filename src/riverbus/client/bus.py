@@ -16,18 +16,30 @@ from riverbus.client.address import parse_url
 from riverbus.client.commander import Commander
 from riverbus.client.connection import encode_command
 from riverbus.client.dialer import Dialer, SocketDialer
-from riverbus.client.nouns import Gap, Message, Refused, id_from, id_from_bytes, name_from_bytes, name_to_bytes
+from riverbus.client.nouns import (
+    Gap,
+    Message,
+    Refused,
+    Unreachable,
+    id_from,
+    id_from_bytes,
+    name_from_bytes,
+    name_to_bytes,
+)
 from riverbus.client.publisher import Publisher
 from riverbus.client.subscription import Subscription
 from riverbus.limits import CLIENT_PAGE_BYTES_TARGET
 from riverbus.messages import MessageId
 
 Position: TypeAlias = MessageId | str | bytes
-Since: TypeAlias = Position | Mapping[str, Position | None] | None
+Since: TypeAlias = Position | Mapping[str, Position | None] | Mapping[bytes, Position | None] | None
 
 PAGE_COUNT_FIRST = 16  # of a history read, while the size of its messages is not known
 PAGE_COUNT_MAX = 4096
 HISTORY_RESTARTS_MAX = 8
+_NEVER_ANSWERED = frozenset(  # but by pushes, so that the call, and all others on the connection, would wait for ever
+    prefix + verb for prefix in (b"", b"P", b"S") for verb in (b"SUBSCRIBE", b"UNSUBSCRIBE")
+)
 
 
 class Bus:
@@ -36,6 +48,7 @@ class Bus:
         self._commander = Commander(dialer, deadline)
         self._publisher = Publisher(self._commander)
         self._subscriptions: list[Subscription[Any]] = []
+        self._is_closed = False
 
     async def __aenter__(self) -> Bus:
         """Raises NotAccepted when no node is reached, Refused when the credentials are wrong."""
@@ -52,6 +65,7 @@ class Bus:
         await self.close()
 
     async def close(self) -> None:
+        self._is_closed = True
         for subscription in self._subscriptions:
             await subscription.close()
         self._commander.close()
@@ -100,7 +114,7 @@ class Bus:
 
         `since` is an id, "0-0" for all that is retained, None for live only, or one of these by channel. A `pattern`
         (as PSUBSCRIBE's) is live only and without ids. Where messages are gone for ever the iterator yields a `Gap`,
-        or raises `HistoryLost`.
+        or raises `HistoryLost`. Raises ValueError for what cannot be subscribed, Unreachable when the bus is closed.
         """
         if bool(channels) == (pattern is not None):
             raise ValueError("subscribe to channels, or to a pattern")
@@ -108,7 +122,9 @@ class Bus:
             raise ValueError(f"on_gap is 'yield' or 'raise', not {on_gap!r}")
         if pattern is not None and since is not None:
             raise ValueError("a pattern has no positions: it is live only")
-        positions = {name_to_bytes(channel): _position(channel, since) for channel in channels}
+        if self._is_closed:
+            raise Unreachable("the bus is closed")
+        positions = _positions([name_to_bytes(channel) for channel in channels], since)
         patterns = () if pattern is None else (name_to_bytes(pattern),)
         subscription: Subscription[Any] = Subscription(self._dialer, positions, patterns, on_gap)
         self._subscriptions = [each for each in self._subscriptions if not each.is_closed]
@@ -119,9 +135,14 @@ class Bus:
         """Any other command that is answered at once: its reply in RESP3's types (bytes, int, list, dict, None ...).
 
         Not for commands that block, subscribe, or change the connection, which all calls share. One that `is_read` is
-        tried again whatever happens, another only while that is safe. Raises as `publish`; Refused for its errors.
+        tried again whatever happens, another only while that is safe. Raises as `publish`; Refused for its errors;
+        ValueError for no command at all, or one that subscribes.
         """
         parts = [b"%d" % part if isinstance(part, int) else name_to_bytes(part) for part in command]
+        if not parts:
+            raise ValueError("a command has a name")
+        if parts[0].upper() in _NEVER_ANSWERED:
+            raise ValueError(f"{name_from_bytes(parts[0])} has no reply of its own: use subscribe()")
         run = self._commander.read if is_read else self._commander.write
         return await run(encode_command(*parts))
 
@@ -203,12 +224,16 @@ def connect(
     return Bus(SocketDialer(address), address.deadline if deadline is None else deadline)
 
 
-def _position(channel: str | bytes, since: Since) -> MessageId | None:
-    if isinstance(since, Mapping):
-        name = channel if isinstance(channel, str) else name_from_bytes(channel)
-        position = since.get(name)
-        return None if position is None else id_from(position)
-    return None if since is None else id_from(since)
+def _positions(channels: list[bytes], since: Since) -> dict[bytes, MessageId | None]:
+    """Raises ValueError for a position of a channel that is not subscribed: its history would be missed in silence."""
+    if not isinstance(since, Mapping):
+        return dict.fromkeys(channels, None if since is None else id_from(since))
+    given = {name_to_bytes(name): position for name, position in since.items()}
+    for name in given:
+        if name not in channels:
+            raise ValueError(f"since has a position for {name_from_bytes(name)!r}, which is not among the channels")
+    found = {name: given.get(name) for name in channels}
+    return {name: None if position is None else id_from(position) for name, position in found.items()}
 
 
 def _end(position: Position) -> bytes:

@@ -70,7 +70,8 @@ def parse_bus_publishrun(args: list[bytes]) -> Command:
     if len(payloads) > PUBLISH_RUN_MESSAGES_MAX:
         raise CommandError(f"ERR run of {len(payloads)} messages, the limit is {PUBLISH_RUN_MESSAGES_MAX}")
     if (size := sum(map(len, payloads))) > MESSAGE_BYTES_MAX:
-        raise CommandError(f"ERR run of {size} bytes, the limit is {MESSAGE_BYTES_MAX}")
+        what = "run" if len(payloads) > 1 else "message"
+        raise CommandError(f"ERR {what} of {size} bytes, the limit is {MESSAGE_BYTES_MAX}")
     return keyspace.PublishRun(channel, producer, integer(sequence, _SEQUENCE_ERROR, 0), payloads)
 
 
