@@ -160,6 +160,14 @@ def test_a_flipped_bit_in_any_byte_of_the_file_is_found(tmp_path: Path) -> None:
         open_fresh(tmp_path)
 
 
+def test_a_file_of_a_later_version_is_told_from_a_damaged_one(tmp_path: Path) -> None:
+    open_fresh(tmp_path).close()
+    file = tmp_path / FILE_NAME
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2, "zone": "a"}))
+    with pytest.raises(IdentityError, match="has format 2; this version of Riverbus knows 1"):
+        open_fresh(tmp_path)
+
+
 def test_data_without_an_identity_never_gets_a_new_one(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     (tmp_path / "lost+found").mkdir()

@@ -37,6 +37,10 @@ class IdentityError(Exception):
     """This data directory cannot be used by this node as it is configured. The text is for its operator."""
 
 
+class _Format(msgspec.Struct):
+    format: int
+
+
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     format: int
     cluster_id: str
@@ -231,11 +235,13 @@ def _read(path: Path) -> _File | None:
     except FileNotFoundError:
         return None
     try:
+        # The format first: a later version's file may have fields that this one does not know.
+        known = msgspec.json.decode(data, type=_Format, strict=False)
+        if known.format != _FORMAT:
+            raise IdentityError(f"{file} has format {known.format}; this version of Riverbus knows {_FORMAT}")
         record = msgspec.json.decode(data, type=_File, strict=False)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise IdentityError(f"{file} is damaged: {error}") from None
-    if record.format != _FORMAT:
-        raise IdentityError(f"{file} has format {record.format}; this version of Riverbus knows {_FORMAT}")
     incarnations = {**record.peers, record.node_id: record.incarnation}
     if record.check != _check_of(record) or record.cluster_id != (
         cluster_id_of(incarnations) if record.bootstrapped else ""
