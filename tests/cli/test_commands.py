@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import riverbus as riverbus_client
 from tests.cli.processes import node, read_until, riverbus, started, stop
 
 
@@ -103,6 +105,29 @@ def test_status_shows_each_shard_as_lines_or_json(addresses: tuple[str, str]) ->
     assert [each["node"] for each in both] == [1, 1]
 
 
+def test_status_of_several_nodes_shows_those_that_answer(addresses: tuple[str, str]) -> None:
+    _, admin = addresses
+    done = riverbus("status", "--admin", f"127.0.0.1:1,{admin}", code=1)
+    assert len(done.stdout.splitlines()) == 8
+    assert b"no node answers at 127.0.0.1:1: Connection refused" in done.stderr
+    dead, alive = json.loads(riverbus("status", "--json", "--admin", f"127.0.0.1:1,{admin}", code=1).stdout)
+    assert dead == {"admin": "127.0.0.1:1", "error": "no node answers at 127.0.0.1:1: Connection refused"}
+    assert alive["ready"] is True
+
+
+def test_info_names_the_version_and_the_process(addresses: tuple[str, str], url: str) -> None:
+    async def info() -> bytes:
+        async with riverbus_client.connect(url) as bus:
+            found = await bus.execute("INFO", "server")
+            assert isinstance(found, bytes)
+            return found
+
+    lines = asyncio.run(info()).split(b"\r\n")
+    state = json.loads(riverbus("status", "--json", "--admin", addresses[1]).stdout)
+    assert f"riverbus_version:{riverbus_client.__version__}".encode() in lines
+    assert f"process_id:{state['process']}".encode() in lines
+
+
 def test_bench_prints_figures_and_their_ratio_to_a_peer(url: str) -> None:
     work = ["--msgs", "2000", "--size", "50", "--clients", "2", "--subscribers", "2"]
     found = json.loads(riverbus("bench", *work, "--url", url, "--peer", url, "--json").stdout)
@@ -126,6 +151,10 @@ def test_bench_at_a_rate_keeps_it(url: str) -> None:
         (["log", "a", "--first", "nonsense"], 1, "nonsense"),
         (["status", "--admin", "nowhere"], 2, "is not HOST:PORT"),
         (["status", "--admin", "127.0.0.1:1"], 1, "no node answers at 127.0.0.1:1"),
+        (["log", "a", "--url", "redis://127.0.0.1:1?deadline=0.1"], 1, "127.0.0.1:1: Connection refused"),
+        (["sim", "--scenario", "nowhere.txt"], 1, "nowhere.txt: No such file or directory"),
+        (["sim", "--only-faults", "1,b"], 2, "--only-faults 1,b: write numbers"),
+        (["serve", "--data", "/dev/null"], 1, "/dev/null: File exists"),
         (["bench", "--url", "redis://127.0.0.1:1"], 1, "cannot be reached"),
         (["nonsense"], 2, "No such command"),
     ],

@@ -103,3 +103,36 @@ def test_a_node_of_dev_that_cannot_start_ends_it_with_its_words(tmp_path: Path) 
     assert b"in use" in done.stderr
     with pytest.raises(OSError):
         ask(Address("127.0.0.1", first + 20), "/livez")
+
+
+def test_dev_is_not_ready_because_another_cluster_is(tmp_path: Path) -> None:
+    first = free_ports(40)
+    with started("dev", "--nodes", "1", "--base-port", str(first), "--data", str(tmp_path / "one")) as process:
+        read_until(process, b"ready")
+        done = riverbus("dev", "--nodes", "1", "--base-port", str(first), "--data", str(tmp_path / "two"), code=1)
+        assert b"ready" not in done.stdout.splitlines()
+        assert b"node 1 ended with code 1\n  riverbus: cannot listen on" in done.stderr
+        assert stop(process) == 0
+
+
+def test_dev_asks_its_nodes_with_the_token_that_the_configuration_gives_them(tmp_path: Path) -> None:
+    file = tmp_path / "riverbus.toml"
+    file.write_text('[admin]\ntoken = "a token for operators"\n')
+    first = free_ports(40)
+    places = ["--base-port", str(first), "--data", str(tmp_path / "data")]
+    with started("dev", "--nodes", "1", *places, "--config", str(file)) as process:
+        assert read_until(process, b"ready")[0].startswith(b"node 1: redis://")
+        admin = Address("127.0.0.1", first + 20)
+        assert ask(admin, "/status")[0] == 401
+        assert stop(process) == 0
+    file.write_text("[limits]\nsesions = 3\n")
+    done = riverbus("dev", "--nodes", "1", *places, "--config", str(file), code=2)
+    assert done.stderr.startswith(f"riverbus: {file}: limits.sesions: unknown key; did you mean".encode())
+
+
+def test_a_wrong_flag_is_named_as_it_was_written(tmp_path: Path) -> None:
+    done = riverbus("serve", "--data", str(tmp_path), "--resp", "nowhere", "--node-id", "0", code=2)
+    assert done.stderr.splitlines() == [
+        b"riverbus: --node-id (node.id): input should be greater than or equal to 1",
+        b"riverbus: --resp (resp.listen): 'nowhere' is not HOST:PORT",
+    ]

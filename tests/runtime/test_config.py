@@ -130,6 +130,10 @@ def test_every_key_is_printed_with_what_it_is_for() -> None:
             '[node]\nid = 3\ncluster = "1=127.0.0.1:1,2=127.0.0.1:2"',
             ["node.cluster: has no node 3, which node.id says this is"],
         ),
+        (
+            '[node]\ncluster = "1=127.0.0.1:7,2=127.0.0.1:8,3=127.0.0.1:7"',
+            ["node.cluster: nodes 1 and 3 have the same address, 127.0.0.1:7"],
+        ),
         ('[tls]\ncert = "x"', ["tls: cert and key go together"]),
         ("[node]\nshards = 65", ["FILE node.shards: input should be less than or equal to 64"]),
     ],

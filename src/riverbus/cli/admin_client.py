@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 from typing import Any
 
 import msgspec
@@ -12,9 +13,13 @@ from riverbus.runtime.units import Address
 TIMEOUT_S = 2.0
 
 
-def ask(address: Address, path: str, token: str | None = None) -> tuple[int, Any]:
-    """Status code and decoded JSON (or text, when it is none). Raises OSError when nobody answers."""
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
+def ask(address: Address, path: str, token: str | None = None, tls: ssl.SSLContext | None = None) -> tuple[int, Any]:
+    """Status code and decoded JSON, or text if it is none; with `tls` over HTTPS. Raises OSError if nobody answers."""
+    connection = (
+        http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
+        if tls is None
+        else http.client.HTTPSConnection(address.host, address.port, timeout=TIMEOUT_S, context=tls)
+    )
     try:
         connection.request("GET", path, headers={} if token is None else {"Authorization": f"Bearer {token}"})
         response = connection.getresponse()

@@ -14,10 +14,11 @@ import os
 import secrets
 import shlex
 import signal
+import ssl
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +26,9 @@ from riverbus import limits
 from riverbus.cli import output
 from riverbus.cli.admin_client import ask
 from riverbus.runtime.units import Address
+
+if TYPE_CHECKING:
+    from riverbus.runtime.config import Config
 
 STRIDE_MIN = 10
 READY_DEADLINE_S = 60.0
@@ -45,6 +49,16 @@ class Node:
     command: list[str]
     process: asyncio.subprocess.Process | None = None
 
+    def ask(self, path: str, config: Config) -> tuple[int, Any]:
+        """As `admin_client.ask`. Our own child on this machine: that it is the one is seen by its process number."""
+        token = config.admin.token
+        return ask(
+            self.admin,
+            path,
+            None if token is None else token.get_secret_value(),
+            ssl._create_unverified_context() if config.admin.tls.is_on else None,
+        )
+
     def log_tail(self) -> list[str]:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return [line for line in lines if line.strip()][-LOG_TAIL_LINES:]
@@ -64,15 +78,29 @@ def dev(
     """Run a cluster on this machine until Ctrl-C."""
     stride = max(STRIDE_MIN, nodes)
     if base_port + 3 * stride + nodes > 65_536:
-        output.fail(f"--base-port {base_port}: {nodes} nodes need the ports up to {base_port + 3 * stride + nodes - 1}")
+        last = base_port + 3 * stride + nodes - 1
+        output.fail(f"--base-port {base_port}: {nodes} nodes need the ports up to {last}", code=output.USAGE)
     more = [] if shards is None else ["--shards", str(shards)]
     more += [] if config is None else ["--config", str(config)]
+    settings = _settings(config)
     try:
         secret_file = _secret_file(data)
     except OSError as error:
-        output.fail(f"--data {data}: {output.reason(error)}")
+        output.fail(f"--data {data}: {error.strerror}")
     members = _plan(nodes, base_port, stride, data, ["--secret-file", str(secret_file), *more])
-    raise typer.Exit(asyncio.run(_run(members)))
+    raise typer.Exit(asyncio.run(_run(members, settings)))
+
+
+def _settings(path: Path | None) -> Config:
+    """What the nodes will read, but for what this command says to each. Ends the command when it is wrong."""
+    from riverbus.runtime.config import ConfigError, load
+
+    here = {"listen": "127.0.0.1:0"}
+    flags = {"node": {"id": 1, "cluster": ""}, "resp": here, "peer": here, "admin": here, "http": here}
+    try:
+        return load(path, flags)
+    except ConfigError as error:
+        output.fail(*error.problems, code=output.USAGE)
 
 
 def _secret_file(data: Path) -> Path:
@@ -104,7 +132,7 @@ def _plan(count: int, base_port: int, stride: int, data: Path, more: list[str]) 
     return members
 
 
-async def _run(members: list[Node]) -> int:
+async def _run(members: list[Node], config: Config) -> int:
     """The exit code."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -114,7 +142,7 @@ async def _run(members: list[Node]) -> int:
         for node in members:
             await _start(node)
         stopping = asyncio.create_task(stop.wait())
-        readying = asyncio.create_task(_until_ready(members))
+        readying = asyncio.create_task(_until_ready(members, config))
         await asyncio.wait([stopping, readying], return_when=asyncio.FIRST_COMPLETED)
         if not readying.done():
             readying.cancel()
@@ -122,7 +150,7 @@ async def _run(members: list[Node]) -> int:
         if problems := readying.result():
             print("riverbus: " + "\n  ".join(problems), file=sys.stderr)
             return output.FAILED
-        _introduce(members)
+        _introduce(members, config)
         return await _watch(members, stopping)
     finally:
         await _stop(members)
@@ -149,7 +177,7 @@ async def _start(node: Node) -> None:
         )
 
 
-async def _until_ready(members: list[Node]) -> list[str]:
+async def _until_ready(members: list[Node], config: Config) -> list[str]:
     """Returns when every node can commit, with no problem; or with why that will not be."""
     deadline = asyncio.get_running_loop().time() + READY_DEADLINE_S
     waiting: dict[int, str] = {node.id: "has not been asked" for node in members}
@@ -161,7 +189,7 @@ async def _until_ready(members: list[Node]) -> list[str]:
             return [f"node {id_} is not ready after {READY_DEADLINE_S:.0f} s: {why}" for id_, why in waiting.items()]
         for node in members:
             if node.id in waiting:
-                reasons = await asyncio.to_thread(_unready, node)
+                reasons = await asyncio.to_thread(_unready, node, config)
                 if reasons:
                     waiting[node.id] = reasons
                 else:
@@ -171,27 +199,34 @@ async def _until_ready(members: list[Node]) -> list[str]:
     return []
 
 
-def _unready(node: Node) -> str:
+def _unready(node: Node, config: Config) -> str:
+    """Why the node is not ready; "" if it is. Whoever had the port before us may answer, and be ready."""
+    assert node.process is not None
     try:
-        code, answer = ask(node.admin, "/readyz")
+        _, state = node.ask("/status", config)
+        if not isinstance(state, dict) or state.get("process") != node.process.pid:
+            return f"another process answers at {node.admin}"
+        code, answer = node.ask("/readyz", config)
     except OSError as error:
         return output.reason(error)
     return "" if code == 200 else "; ".join(answer["reasons"])
 
 
-def _introduce(members: list[Node]) -> None:
+def _introduce(members: list[Node], config: Config) -> None:
     leads: dict[int, list[str]] = {node.id: [] for node in members}
-    for shard in ask(members[0].admin, "/status")[1]["shards"]:
+    for shard in members[0].ask("/status", config)[1]["shards"]:
         leads.setdefault(shard["leader"], []).append(str(shard["shard"]))
+    redis, http = ("rediss" if config.tls.is_on else "redis"), ("https" if config.admin.tls.is_on else "http")
     for node in members:
         assert node.process is not None
         print(
-            f"node {node.id}: redis://{node.resp}  http://{node.admin}/metrics  process {node.process.pid}  "
+            f"node {node.id}: {redis}://{node.resp}  {http}://{node.admin}/metrics  process {node.process.pid}  "
             f"leads shards {' '.join(leads[node.id]) or 'none'}  log {node.log}"
         )
+    cli = "redis-cli --tls" if config.tls.is_on else "redis-cli"
     port = members[0].resp.port
-    print(f"try:    redis-cli -p {port} subscribe chat    redis-cli -p {members[-1].resp.port} publish chat hi")
-    print(f"        riverbus log chat --url redis://{members[0].resp}    riverbus status --admin {members[0].admin}")
+    print(f"try:    {cli} -p {port} subscribe chat    {cli} -p {members[-1].resp.port} publish chat hi")
+    print(f"        riverbus log chat --url {redis}://{members[0].resp}    riverbus status --admin {members[0].admin}")
     print("ready", flush=True)
 
 
@@ -206,7 +241,10 @@ async def _watch(members: list[Node], stopping: asyncio.Task[bool]) -> int:
             return 0
         for task in done:
             node = alive.pop(task)
-            print(f"node {node.id} ended with code {await task}; start it again with:", file=sys.stderr)
+            code = await task
+            if code > 0:  # by itself, and it said why
+                print("\n".join(node.log_tail()), file=sys.stderr)
+            print(f"node {node.id} ended with code {code}; start it again with:", file=sys.stderr)
             print(f"  {shlex.join(node.command)}", file=sys.stderr, flush=True)
     output.errors.print("riverbus: no node is left")
     return output.FAILED

@@ -99,4 +99,4 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text)
     except OSError as error:
-        output.fail(f"--output {path}: {output.reason(error)}", code=output.USAGE)
+        output.fail(f"--output {path}: {error.strerror}", code=output.USAGE)

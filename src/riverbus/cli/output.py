@@ -38,8 +38,10 @@ def fail(*problems: str, code: int = FAILED) -> NoReturn:
 
 
 def reason(error: BaseException) -> str:
-    """One line, never empty: some of uvloop's errors have no text of their own."""
+    """One line, never empty: some of uvloop's errors have no text of their own. A file's error names it."""
     text = (error.strerror if isinstance(error, OSError) else "") or str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {text}"
     if not text and isinstance(error, OSError) and error.errno is not None:
         text = os.strerror(error.errno)
     return text or type(error).__name__

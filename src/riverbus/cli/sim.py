@@ -44,7 +44,7 @@ def sim(
     if story is not None:
         _tell_story(story)
         return
-    only = None if only_faults is None else tuple(int(number) for number in only_faults.split(",") if number)
+    only = None if only_faults is None else _numbers(only_faults)
     totals = Totals()
     began = time.monotonic()
     all_options = [Options(number, nodes, chaos, faults, only) for number in range(seed, seed + seeds)]
@@ -62,6 +62,13 @@ def sim(
             output.write_line(f"{name:20} {value}".encode())
     if totals.failed:
         raise typer.Exit(output.FAILED)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(",") if number)
+    except ValueError:
+        output.fail(f"--only-faults {text}: write numbers, with commas between them", code=output.USAGE)
 
 
 def _tell_story(file: Path) -> None:

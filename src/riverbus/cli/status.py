@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -27,32 +29,53 @@ def status(
     token: Annotated[
         str | None, typer.Option(envvar="RIVERBUS_ADMIN_TOKEN", help="The admin token.", show_default=False)
     ] = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(help="Authorities of the nodes' certificates, where [admin.tls] is on: ask over HTTPS."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON: an object, or a list for several nodes.")] = False,
 ) -> None:
-    """Show a node's state as it sees it: is it ready, who leads which shard, how far is each replica."""
+    """Show a node's state as it sees it: is it ready, who leads which shard, how far is each replica.
+
+    Of several nodes, those that answer are shown; the exit code is 1 if one doesn't.
+    """
     try:
         addresses = [parse_address(part) for part in admin.split(",") if part.strip()]
     except ValueError as error:
         output.fail(f"--admin: {error}", code=output.USAGE)
-    found = [_status_of(address, token) for address in addresses]
-    if json:
+    tls = None if tls_ca is None else _context(tls_ca)
+    found = [_status_of(address, token, tls) for address in addresses]
+    problems = [state["error"] for state in found if "error" in state]
+    if json and not (problems and len(found) == 1):
         output.print_json(found[0] if len(found) == 1 else found)
-        return
-    for address, state in zip(addresses, found, strict=True):
-        if output.is_terminal():
-            output.console().print(_panel(address, state))
-        else:
-            _print_lines(state)
+    else:
+        for address, state in zip(addresses, found, strict=True):
+            if "error" in state:
+                continue
+            if output.is_terminal():
+                output.console().print(_panel(address, state))
+            else:
+                _print_lines(state)
+    if problems:
+        output.fail(*problems)
 
 
-def _status_of(address: Address, token: str | None) -> dict[str, Any]:
+def _context(authorities: Path) -> ssl.SSLContext:
     try:
-        code, state = ask(address, "/status", token)
-        ready = ask(address, "/readyz")[1]
+        return ssl.create_default_context(cafile=authorities)
     except OSError as error:
-        output.fail(f"no node answers at {address}: {output.reason(error)}")
-    if code != 200 or not isinstance(state, dict):
-        output.fail(f"{address} answers {code}: {state}")
+        output.fail(f"--tls-ca {authorities}: {error.strerror or error}", code=output.USAGE)
+
+
+def _status_of(address: Address, token: str | None, tls: ssl.SSLContext | None) -> dict[str, Any]:
+    """With `error`, and nothing else, where no node says anything: the others are asked all the same."""
+    try:
+        code, state = ask(address, "/status", token, tls)
+        ready = ask(address, "/readyz", None, tls)[1]
+    except OSError as error:
+        return {"admin": str(address), "error": f"no node answers at {address}: {output.reason(error)}"}
+    if code != 200 or not isinstance(state, dict) or not isinstance(ready, dict):
+        return {"admin": str(address), "error": f"{address} answers {code}: {state}"}
     return {**state, "admin": str(address), "reasons": ready.get("reasons", [])}
 
 

@@ -7,7 +7,9 @@ for its caller to retry: BusError when the node refused the credentials, OSError
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import ssl
 from typing import Protocol
 
 from riverbus.client.address import Address
@@ -51,6 +53,9 @@ class SocketDialer:
         except TimeoutError:
             connection.close("no answer to the handshake")
             raise ConnectionError(f"{host}:{port}: no answer to the handshake") from None
+        except OSError as error:
+            connection.close("the handshake failed")
+            raise ConnectionError(f"{host}:{port}: {_reason(error)}") from error
         except BaseException:
             connection.close("the handshake failed")
             raise
@@ -58,3 +63,10 @@ class SocketDialer:
 
     async def close(self) -> None:
         return None
+
+
+def _reason(error: OSError) -> str:
+    """asyncio's own texts name the address again, uvloop's are sometimes empty."""
+    if isinstance(error, ssl.SSLError) or error.errno is None or error.errno < 0:
+        return error.strerror or str(error) or type(error).__name__
+    return os.strerror(error.errno)

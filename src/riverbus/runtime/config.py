@@ -26,6 +26,20 @@ from riverbus.runtime.units import Address, parse_address, parse_bytes, parse_cl
 
 ENVIRONMENT_PREFIX = "RIVERBUS_"
 LAYERS = ("flags", "environment", "file")  # the first that sets a key holds
+FLAGS = {  # of `riverbus serve`, by the key that each sets
+    "node.data": "--data",
+    "node.id": "--node-id",
+    "node.cluster": "--cluster",
+    "node.secret_file": "--secret-file",
+    "node.shards": "--shards",
+    "resp.listen": "--resp",
+    "http.listen": "--http",
+    "admin.listen": "--admin",
+    "peer.listen": "--peer",
+    "tls.cert": "--tls-cert",
+    "tls.key": "--tls-key",
+    "tls.ca": "--tls-ca",
+}
 _NOT_SETTINGS = frozenset({"RIVERBUS_CONFIG", "RIVERBUS_URL"})  # of the command line itself
 _HISTORY_MAX = 2**62  # as core/state/rules.py UNLIMITED
 
@@ -289,8 +303,10 @@ def _problem(item: Any, layers: Mapping[str, Any], path: Path | None) -> str:
     if layer == "environment":
         name = ENVIRONMENT_PREFIX + "_".join(map(str, location)).upper()
     else:
-        prefix = {"flags": "flag ", "file": f"{path}: "}.get(layer, "" if path is None else f"{path}: ")
+        prefix = {"flags": "", "file": f"{path}: "}.get(layer, "" if path is None else f"{path}: ")
         name = prefix + ".".join(map(str, location))
+        if layer == "flags" and name in FLAGS:
+            name = f"{FLAGS[name]} ({name})"
     if item["type"] == "extra_forbidden":
         text = "unknown key"
         near = get_close_matches(str(location[-1]), _keys_at(location[:-1]), n=1)
@@ -328,6 +344,10 @@ def _contradictions(config: Config) -> list[str]:
     problems = []
     if node.cluster and node.id not in node.cluster:
         problems.append(f"node.cluster: has no node {node.id}, which node.id says this is")
+    places: dict[Address, int] = {}
+    for member, place in node.cluster.items():
+        if place.port and (first := places.setdefault(place, member)) != member:
+            problems.append(f"node.cluster: nodes {first} and {member} have the same address, {place}")
     for name, tls in (("tls", config.tls), ("peer.tls", config.peer.tls), ("admin.tls", config.admin.tls)):
         if (tls.cert is None) != (tls.key is None):
             problems.append(f"{name}: cert and key go together")

@@ -300,11 +300,13 @@ class Node:
 
     def status(self) -> dict[str, object]:
         """`state` is starting (other fields are missing then), running or stopping."""
+        process = os.getpid()
         if self.engine is not None and self._takes_clients:
-            return {"state": "running", **self.engine.status()}
+            return {"state": "running", "process": process, **self.engine.status()}
         config, links = self.config, self.links
         return {
             "state": "stopping" if self._stopped.done() else "starting",
+            "process": process,
             "node": config.node.id,
             "voters": list(config.members),
             "peers_up": [peer for peer in config.members if links is not None and links.is_up(peer)],

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import riverbus
 from riverbus import limits
 from riverbus.core.access.acl import RuleError, User, check_names, checked_name, hashed, merged, read_user, text_of
 from riverbus.runtime.config import Config, ConfigError
@@ -96,6 +97,8 @@ def _config_shown(config: Config) -> dict[str, str]:
         "notify-keyspace-events": "",
         "port": str(config.resp.listen.port),
         "proto-max-bulk-len": str(limits.MESSAGE_BYTES_MAX),
+        "process-id": str(os.getpid()),
+        "riverbus-version": riverbus.__version__,
         "save": "",
         "stream-node-max-entries": "100",
         "tcp-keepalive": "60",
