@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -42,6 +43,17 @@ def test_json_has_ids_and_payloads_as_text_or_base64(url: str) -> None:
     assert [each["id"] for each in found] == [each["id"] for each in published]
     assert found[0]["payload"] == "text"
     assert found[1]["payload_base64"] == "/wA="
+
+
+def test_names_and_messages_that_are_no_text_go_in_and_come_out(url: str) -> None:
+    name, message = os.fsdecode(b"raw\xff"), os.fsdecode(b"\xfe")
+    riverbus("pub", name, message, "--url", url)
+    assert riverbus("log", name, "--url", url).stdout == b"\xfe\n"
+    published = json.loads(riverbus("pub", name, "text", "--url", url, "--json").stdout)
+    newest = json.loads(riverbus("log", name, "--url", url, "--json", "--reverse", "--limit", "1").stdout)
+    assert published["channel_base64"] == newest["channel_base64"] == "cmF3/w=="
+    heard = riverbus("sub", name, "--since", "1-1", "--count", "2", "--url", url, "--json").stdout.splitlines()
+    assert [json.loads(line)["channel_base64"] for line in heard] == ["cmF3/w=="] * 2
 
 
 def test_count_publishes_each_message_so_often(url: str) -> None:

@@ -101,6 +101,10 @@ def test_a_node_of_dev_that_cannot_start_ends_it_with_its_words(tmp_path: Path) 
         done = riverbus("dev", "--nodes", "2", "--base-port", str(first), "--data", str(tmp_path), code=1)
     assert b"node 2 ended with code 1" in done.stderr
     assert b"in use" in done.stderr
+    (tmp_path / "node-2.log").write_text("what a former life said\n")
+    with socket.create_server(("127.0.0.1", first + 1)):
+        done = riverbus("dev", "--nodes", "2", "--base-port", str(first), "--data", str(tmp_path), code=1)
+    assert b"former life" not in done.stderr
     with pytest.raises(OSError):
         ask(Address("127.0.0.1", first + 20), "/livez")
 

@@ -27,6 +27,11 @@ def test_another_secret_is_refused_and_both_say_so(tmp_path: Path) -> None:
             assert cluster[2].links.refused["SECRET"] >= 1
             assert ("refused", "it has another cluster secret", False) in cluster[1].heard
             assert not cluster[1].is_bootstrapped
+            (awaited,) = cluster[1].links.awaited()  # for /readyz
+            assert awaited.startswith("the cluster is not founded: waiting for node 2 (")
+            assert "another cluster secret" in awaited
+            (awaited,) = cluster[2].links.awaited()
+            assert awaited.startswith("the cluster is not founded: waiting for node 1 (")
 
     run(story())
 

@@ -48,6 +48,7 @@ class Node:
     log: Path
     command: list[str]
     process: asyncio.subprocess.Process | None = None
+    log_begin: int = 0  # where this life's part of the log begins
 
     def ask(self, path: str, config: Config) -> tuple[int, Any]:
         """As `admin_client.ask`. Our own child on this machine: that it is the one is seen by its process number."""
@@ -60,7 +61,7 @@ class Node:
         )
 
     def log_tail(self) -> list[str]:
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        lines = self.log.read_bytes()[self.log_begin :].decode(errors="replace").splitlines()
         return [line for line in lines if line.strip()][-LOG_TAIL_LINES:]
 
 
@@ -167,6 +168,7 @@ async def _start(node: Node) -> None:
             os._exit(1)  # it died before we could ask to be told
 
     with node.log.open("ab") as log:
+        node.log_begin = log.tell()
         node.process = await asyncio.create_subprocess_exec(
             *node.command,
             stdin=asyncio.subprocess.DEVNULL,

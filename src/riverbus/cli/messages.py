@@ -15,7 +15,8 @@ def print_message(message: Message, json: bool) -> None:
     if json:
         output.print_json(_fields(message))
     elif output.is_terminal():
-        place = message.channel if message.id is None else f"{message.channel} {message.id}"
+        channel = output.printable(message.channel.encode("utf-8", "surrogateescape"))
+        place = channel if message.id is None else f"{channel} {message.id}"
         output.console().print(Text(place, style="dim"), output.printable(_payload(message)), soft_wrap=True)
     else:
         output.write_line(_payload(message))
@@ -23,10 +24,10 @@ def print_message(message: Message, json: bool) -> None:
 
 def print_gap(gap: Gap, json: bool) -> None:
     """Never silence: in JSON a line among the others, else a line on standard error."""
-    where = gap.channel or gap.pattern
+    where = output.printable((gap.channel or gap.pattern or "").encode("utf-8", "surrogateescape"))
     if json:
-        named = {"gap": True, "channel": gap.channel, "pattern": gap.pattern}
-        output.print_json(named | {"after": _text(gap.after), "until": _text(gap.until)})
+        place = output.named("channel", gap.channel) | output.named("pattern", gap.pattern)
+        output.print_json({"gap": True} | place | {"after": _text(gap.after), "until": _text(gap.until)})
     elif gap.until is None:
         output.errors.print(f"gap: {where}: the connection was lost, messages may have been missed", style="yellow")
     else:
@@ -34,9 +35,9 @@ def print_gap(gap: Gap, json: bool) -> None:
 
 
 def _fields(message: Message) -> dict[str, Any]:
-    fields: dict[str, Any] = {"channel": message.channel, "id": _text(message.id)}
+    fields: dict[str, Any] = {**output.named("channel", message.channel), "id": _text(message.id)}
     if message.pattern is not None:
-        fields["pattern"] = message.pattern
+        fields |= output.named("pattern", message.pattern)
     if message.fields is not None:
         fields["fields"] = {_lossy(name): _lossy(value) for name, value in message.fields.items()}
     else:

@@ -63,11 +63,20 @@ def write_line(line: bytes) -> None:
 
 
 def payload_fields(payload: bytes) -> dict[str, str]:
-    """A payload in JSON: as text if it is text."""
+    return _text_or_base64("payload", payload)
+
+
+def named(field: str, name: str | None) -> dict[str, str | None]:
+    """A channel's name in JSON. One that is not UTF-8 has surrogates in Python (client/nouns.py `name_from_bytes`)."""
+    return {field: None} if name is None else {**_text_or_base64(field, name.encode("utf-8", "surrogateescape"))}
+
+
+def _text_or_base64(field: str, data: bytes) -> dict[str, str]:
+    """In JSON: as text if it is text."""
     try:
-        return {"payload": payload.decode()}
+        return {field: data.decode()}
     except UnicodeDecodeError:
-        return {"payload_base64": base64.b64encode(payload).decode()}
+        return {f"{field}_base64": base64.b64encode(data).decode()}
 
 
 def printable(payload: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 from io import BufferedReader
@@ -28,7 +29,7 @@ def pub(
     json: Json = False,
 ) -> None:
     """Publish. Prints the id of each message once it is on the disks of a majority."""
-    batches = _batches_of_input() if message is None else iter([[message.encode()]])
+    batches = _batches_of_input() if message is None else iter([[os.fsencode(message)]])
     run(_publish(url, channel, batches, count, json))
 
 
@@ -57,6 +58,6 @@ async def _publish(url: str, channel: str, batches: Iterator[list[bytes]], count
 
 def _print(channel: str, id_: MessageId, json: bool) -> None:
     if json:
-        output.print_json({"channel": channel, "id": str(id_)})
+        output.print_json({**output.named("channel", channel), "id": str(id_)})
     else:
         output.write_line(str(id_).encode())

@@ -117,5 +117,9 @@ class Troubles:
         log.warning(event, peer=peer or None, reason=reason, **details)
         return True
 
+    def last(self, peer: int) -> str:
+        """What was said of it last, "" if nothing since it was forgotten."""
+        return self._said.get(peer, "")
+
     def forget(self, peer: int) -> None:
         self._said.pop(peer, None)

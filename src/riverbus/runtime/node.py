@@ -316,7 +316,8 @@ class Node:
 
     def unready(self) -> list[str]:
         if self.engine is None or not self._takes_clients:
-            return ["waiting for the other nodes: the cluster is not founded yet, or this node is starting"]
+            awaited = [] if self.links is None or self.links.identity.is_bootstrapped else self.links.awaited()
+            return awaited or ["this node is starting"]
         return self.engine.unready()
 
 

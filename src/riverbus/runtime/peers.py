@@ -34,7 +34,7 @@ from riverbus.runtime.bulk import Bulk
 from riverbus.runtime.connection import Connection, Owner, report_failure
 from riverbus.runtime.handshake import FATAL, Handshake, hello_of, judge
 from riverbus.runtime.identity import Identity, IdentityError, cluster_id_of
-from riverbus.runtime.link import Link, PeerHandler, PeerStats, Troubles
+from riverbus.runtime.link import STRANGER, Link, PeerHandler, PeerStats, Troubles
 from riverbus.runtime.snapshots import SnapshotStore
 from riverbus.wire.frame_nouns import CONTROL, Founded, Frame, Hello, Ping, Pong, Refusal, Refused, Role
 from riverbus.wire.frames import encode_into
@@ -147,6 +147,14 @@ class PeerLinks:
 
     async def wait_bootstrapped(self) -> None:
         await self._bootstrapped.wait()
+
+    def awaited(self) -> list[str]:
+        """Before the cluster is founded: which nodes this one waits for, and the last trouble with each."""
+        found = []
+        for peer in self._waiting_for:
+            trouble = self._troubles.last(peer) or self._troubles.last(STRANGER)
+            found.append(f"the cluster is not founded: waiting for node {peer}" + (f" ({trouble})" if trouble else ""))
+        return found
 
     def set_address(self, peer: int, address: Address) -> None:
         """Dial `peer` there from the next try on."""
