@@ -57,6 +57,19 @@ def test_what_was_published_is_there_after_a_stop_and_a_start(tmp_path: Path) ->
     assert (found["id"].encode(), found["payload"]) == (id_, "hi")
 
 
+def test_a_damaged_log_is_named_by_its_directory(tmp_path: Path) -> None:
+    with node(tmp_path) as (url, _):
+        riverbus("pub", "chat", "hi", "--url", url)
+    (log,) = (tmp_path / "log").glob("*.raftlog")
+    data = bytearray(log.read_bytes())
+    data[len(data.rstrip(b"\0")) // 2] ^= 1
+    log.write_bytes(data)
+    first = free_ports(3)
+    places = [f"--{name}=127.0.0.1:{first + at}" for at, name in enumerate(("resp", "admin", "peer"))]
+    done = riverbus("serve", "--data", str(tmp_path), *places, code=1)
+    assert done.stderr.splitlines()[-1].startswith(f"riverbus: the log in {tmp_path}: ".encode())
+
+
 def test_dev_runs_a_cluster_says_ready_and_stops_it_all(tmp_path: Path) -> None:
     first = free_ports(40)
     with started("dev", "--nodes", "3", "--base-port", str(first), "--data", str(tmp_path / "dev")) as process:

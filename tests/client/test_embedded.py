@@ -81,6 +81,24 @@ def test_a_directory_is_one_bus_at_a_time(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_a_directory_that_cannot_be_used_is_an_error_at_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(NotADirectoryError):
+            async with asyncio.timeout(2), riverbus.embedded(tmp_path / "file" / "data"):
+                pass
+        bus = riverbus.embedded(tmp_path / "file" / "data")
+        with pytest.raises(NotADirectoryError):
+            async with asyncio.timeout(2):
+                await bus.publish("c", "x")
+        with pytest.raises(NotADirectoryError):
+            async with asyncio.timeout(2), bus.subscribe("c"):
+                pass
+        await bus.close()
+
+    asyncio.run(story())
+
+
 def test_a_window_that_moved_on_is_a_gap() -> None:
     async def story() -> None:
         async with riverbus.embedded(settings={"history": {"count": 3}}) as bus:
@@ -101,6 +119,8 @@ def test_an_error_of_its_own_ends_it_and_is_named(monkeypatch: pytest.MonkeyPatc
         asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
         async with riverbus.embedded() as bus:
             bus._commander._deadline = 0.2
+            subscription = bus.subscribe("c")
+            await subscription.__aenter__()
 
             def fail(*_: object) -> None:
                 raise AssertionError("broken for the test")
@@ -110,6 +130,9 @@ def test_an_error_of_its_own_ends_it_and_is_named(monkeypatch: pytest.MonkeyPatc
                 await bus.publish("c", "x")
             with pytest.raises(riverbus.Unreachable, match="broken for the test"):
                 await bus.publish("c", "x")
+            with pytest.raises(riverbus.Unreachable, match="broken for the test"):
+                async with asyncio.timeout(5):
+                    await anext(subscription)
             assert len(reported) == 1
 
     asyncio.run(story())

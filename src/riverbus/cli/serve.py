@@ -121,5 +121,7 @@ def run(config: Config) -> None:
         return
     except ConfigError as error:
         output.fail(*error.problems, code=output.USAGE)
-    except (OSError, IdentityError, LogError, RaftError, NodeFailure) as error:
+    except LogError as error:
+        output.fail(f"the log in {config.node.data}: {error}")
+    except (OSError, IdentityError, RaftError, NodeFailure) as error:
         output.fail(output.reason(error))

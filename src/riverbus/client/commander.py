@@ -15,7 +15,7 @@ from typing import Any
 
 from riverbus.client.connection import Connection
 from riverbus.client.dialer import Dialer
-from riverbus.client.nouns import ConnectionLost, Unreachable
+from riverbus.client.nouns import ConnectionLost, Ended, Unreachable
 from riverbus.limits import CLIENT_BACKOFF_MAX_S, CLIENT_BACKOFF_MIN_S, CLIENT_INFLIGHT_BYTES_MAX, PUBLISH_KEYS_MS
 from riverbus.messages import BusError, NotAccepted, OutcomeUnknown, Overloaded
 
@@ -202,7 +202,9 @@ class Commander:
                         raise Unreachable("the bus is closed")
                     try:
                         self._connection = await self._dialer.dial()
-                    except (OSError, NotAccepted) as error:
+                    except Ended:
+                        raise
+                    except (ConnectionError, NotAccepted) as error:
                         self._last_failure = str(error)
                         await backoff.wait()
                 return self._connection

@@ -1,7 +1,8 @@
 """How a connection to a node comes about: over a socket here, through memory in `embedded.py`.
 
 A dialer knows the nodes and which is next; it hands out connections that have shaken hands. What failed stays failed
-for its caller to retry: BusError when the node refused the credentials, OSError when it could not be reached.
+for its caller to retry: BusError when the node refused the credentials, ConnectionError when it could not be reached.
+Ended, and whatever else a dialer raises (a directory that the embedded bus cannot use), is nothing that waiting mends.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Dialer(Protocol):
     """What `Bus` needs of a way to its nodes."""
 
     async def dial(self, on_push: PushHandler | None = None) -> Connection:
-        """A connection to the next node that has said HELLO. Raises OSError or BusError."""
+        """A connection to the next node that has said HELLO. Raises ConnectionError or BusError."""
         ...
 
     async def close(self) -> None: ...

@@ -14,6 +14,7 @@ from typing import Any
 from riverbus.client.address import Address
 from riverbus.client.bus import Bus
 from riverbus.client.connection import Connection, PushHandler, handshake
+from riverbus.client.nouns import Ended
 from riverbus.runtime.config import load
 from riverbus.runtime.embedded import EmbeddedNode
 
@@ -38,7 +39,10 @@ class EmbeddedDialer:
                 await node.start()
                 self._node = node
         connection = Connection(Address.reply_timeout, on_push)
-        self._node.connect(connection)
+        try:
+            self._node.connect(connection)
+        except ConnectionError as error:
+            raise Ended(str(error)) from None
         await connection.call(handshake(None, None, None))
         return connection
 

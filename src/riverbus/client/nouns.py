@@ -60,6 +60,10 @@ class Unreachable(NotAccepted):
     """No node could be reached, or none would take the command, before the deadline: it was not accepted."""
 
 
+class Ended(Unreachable):
+    """The only node has ended for good (an embedded one that failed): there is nothing to wait for."""
+
+
 class Refused(BusError):
     """Any other error of the server (NOAUTH, WRONGPASS, ERR ...): the same command would fail again."""
 

@@ -25,6 +25,7 @@ from riverbus.client.connection import Connection, encode_command, push_text
 from riverbus.client.dialer import Dialer
 from riverbus.client.nouns import (
     ConnectionLost,
+    Ended,
     Gap,
     HistoryLost,
     Message,
@@ -42,7 +43,7 @@ HEARTBEAT_S = 1.0  # how often the node must show that it is in contact with a m
 ITEM_OVERHEAD_BYTES = 256  # a buffered message's tuple, id and name, beside its payload
 
 Item = TypeVar("Item", bound="Message | Gap", covariant=True)
-_Weather = (OSError, ConnectionLost, NotAccepted, OutcomeUnknown, Overloaded)
+_Weather = (ConnectionError, ConnectionLost, NotAccepted, OutcomeUnknown, Overloaded)
 
 
 class Subscription(Generic[Item]):
@@ -195,6 +196,8 @@ class Subscription(Generic[Item]):
                     finally:
                         self._connection = None
                         connection.close("the subscription moves on")
+                except Ended:
+                    raise
                 except _Weather:
                     await backoff.wait()
         except asyncio.CancelledError:
