@@ -8,11 +8,13 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import riverbus as riverbus_client
-from tests.cli.processes import node, read_until, riverbus, started, stop
+from riverbus.runtime.units import Address
+from tests.cli.processes import free_ports, node, read_line, read_until, riverbus, started, stop, wait_ready
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,23 @@ def test_sub_since_goes_from_history_to_live(url: str) -> None:
         riverbus("pub", "s", "live", "--url", url)
         assert read_until(process, b"live") == [b"live"]
         assert stop(process, signal.SIGINT) == 0
+
+
+def test_sub_says_when_no_node_is_in_reach(tmp_path: Path) -> None:
+    first = free_ports(3)
+    places = [f"--{name}=127.0.0.1:{first + at}" for at, name in enumerate(("resp", "admin", "peer"))]
+    admin = Address("127.0.0.1", first + 1)
+    with started("serve", "--data", str(tmp_path), *places) as server:
+        wait_ready(server, admin)
+        with started("sub", "c", "--since", "0-0", "--url", f"redis://127.0.0.1:{first}") as process:
+            riverbus("pub", "c", "before", "--url", f"redis://127.0.0.1:{first}")
+            assert read_line(process) == b"before"
+            assert stop(server) == 0
+            assert read_line(process) == b"no node is in reach: trying again"
+            with started("serve", "--data", str(tmp_path), *places) as server_again:
+                wait_ready(server_again, admin)
+                assert read_line(process) == b"a node is in reach again"
+                assert stop(server_again) == 0
 
 
 def test_sub_pattern_gets_all_channels_that_match_and_count_ends_it(url: str) -> None:

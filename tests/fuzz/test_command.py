@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -40,6 +41,16 @@ def test_it_writes_a_test_file_that_runs(tmp_path: Path) -> None:
     fuzz(*STORE, "--test", "tests.fuzz.stores:FastStore", "--examples", "15", "--output", str(path), code=0)
     assert "def test_fast_store_does_what_list_store_does() -> None:" in path.read_text()
     assert "1 passed" in pytest_of(path, code=0)
+
+
+def test_with_json_a_run_is_one_object() -> None:
+    found = json.loads(fuzz(*BROKEN, "--run", "--json", code=1)[0])
+    assert found["difference"].startswith("entries_since(after, count): ")
+    assert found["test"].count("both.") == 2
+    agreed = [*STORE, "--test", "tests.fuzz.stores:FastStore", "--examples", "15"]
+    found = json.loads(fuzz(*agreed, "--run", "--json", code=0)[0])
+    assert (found["difference"], found["test"]) == (None, None)
+    assert found["calls"] > found["runs"] > 0
 
 
 def test_with_run_a_difference_is_printed_as_a_test_that_fails(tmp_path: Path) -> None:

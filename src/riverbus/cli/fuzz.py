@@ -37,6 +37,7 @@ def fuzz(
     calls: Annotated[int, typer.Option(min=1, help="Calls in a run, at most.")] = CALLS_MAX,
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same calls.")] = 0,
     messages: Annotated[bool, typer.Option("--messages", help="Compare the texts of exceptions too.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --run: what was found as one JSON object.")] = False,
 ) -> None:
     """Compare two implementations of an interface, call by call; write or run the test."""
     try:
@@ -68,15 +69,21 @@ def fuzz(
         _write(to, file.text())
     elif not run:
         output.write_line(file.text().rstrip("\n").encode())
-    if found is not None:
-        shown = disagreement(contract, search, found)
+    if not run:
+        return
+    shown = None if found is None else disagreement(contract, search, found)
+    figures = search.figures
+    if json:
+        counts = {"runs": figures.runs, "calls": figures.calls, "raised": figures.raised}
+        difference = None if found is None else str(found.difference)
+        output.print_json({**counts, "difference": difference, "test": None if shown is None else shown.source})
+    elif shown is None:
+        counted = f"{figures.runs} runs, {figures.calls} calls, of which {figures.raised} raised: no difference"
+        output.write_line(counted.encode())
+    else:
         output.write_line(shown.source.rstrip("\n").encode())
+    if shown is not None and found is not None:
         output.fail(f"{test} differs from {reference} after {shown.calls} calls: {found.difference}")
-    if run:
-        figures = search.figures
-        output.write_line(
-            f"{figures.runs} runs, {figures.calls} calls, of which {figures.raised} raised: no difference".encode()
-        )
 
 
 def _loaded(target: str) -> Any:

@@ -14,6 +14,8 @@ from riverbus.cli.messages import print_gap, print_message
 from riverbus.client.nouns import Gap, Message
 from riverbus.client.subscription import Subscription
 
+LOSS_S = 1.0  # longer than it takes to go to another node
+
 
 def sub(
     channels: Annotated[list[str], typer.Argument(metavar="CHANNEL...", help="What to; patterns with --pattern.")],
@@ -58,7 +60,7 @@ async def _subscribe(
         else:
             subscriptions = [bus.subscribe(*names, since=since)]
         tasks = [asyncio.create_task(pump(subscription)) for subscription in subscriptions]
-        tasks.append(asyncio.create_task(show()))
+        tasks += [asyncio.create_task(show()), asyncio.create_task(_tell_of_losses(subscriptions))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -67,3 +69,15 @@ async def _subscribe(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _tell_of_losses(subscriptions: list[Subscription[Message | Gap]]) -> None:
+    """On standard error, when no node has been found for a moment, and when one is. For ever."""
+    is_lost = False
+    while True:
+        await asyncio.sleep(LOSS_S)
+        was_lost, is_lost = is_lost, not all(each.is_connected for each in subscriptions)
+        if is_lost and not was_lost:
+            output.errors.print("no node is in reach: trying again", style="yellow")
+        elif was_lost and not is_lost:
+            output.errors.print("a node is in reach again", style="yellow")

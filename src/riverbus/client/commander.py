@@ -52,7 +52,9 @@ def _may_be_done(error: Exception) -> bool:
 def _unknown(error: Exception) -> OutcomeUnknown:
     if isinstance(error, OutcomeUnknown):
         return error
-    return OutcomeUnknown(f"the connection was lost before the reply: {error}")
+    if isinstance(error, ConnectionLost):
+        return OutcomeUnknown(f"the connection was lost before the reply: {error}")
+    return OutcomeUnknown(f"an earlier try may have been carried out, and the last one: {error}")
 
 
 class Room:

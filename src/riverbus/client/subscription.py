@@ -76,6 +76,11 @@ class Subscription(Generic[Item]):
         return self._is_closed
 
     @property
+    def is_connected(self) -> bool:
+        """Whether a node serves it now; else one is looked for."""
+        return self._connection is not None and self._connection.is_usable
+
+    @property
     def positions(self) -> dict[str, MessageId | None]:
         """By channel, the id of the last message received (which may still be in the buffer)."""
         return {self._names[channel]: position for channel, position in self._positions.items()}
