@@ -50,6 +50,20 @@ def test_a_message_that_is_too_large_is_refused_by_its_size() -> None:
     asyncio.run(story())
 
 
+def test_one_subscription_takes_as_many_channels_as_a_connection_may() -> None:
+    """In time that grows with their number, not with its square; each begins with a cursor of its own."""
+
+    async def story() -> None:
+        names = [f"c{at}" for at in range(20_000)]
+        async with riverbus.embedded() as bus, asyncio.timeout(30), bus.subscribe(*names, since="0-0") as subscription:
+            for name in (names[0], names[-1]):
+                await bus.publish(name, "x")
+                assert (await anext(subscription)).channel == name
+            assert subscription.reconnects == 0
+
+    asyncio.run(story())
+
+
 def test_two_buses_in_memory_share_nothing() -> None:
     async def story() -> None:
         async with riverbus.embedded() as one, riverbus.embedded() as other:

@@ -306,6 +306,20 @@ def test_lagging_in_too_many_channels_disconnects(node: FakeNode, monkeypatch: p
     assert len(other.read()) == 11
 
 
+def test_channels_that_are_subscribed_may_all_lag(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BEHIND_CURSORS_MAX", 3)
+    names = [b"%d" % at for at in range(11)]
+    client, publisher = node.connect(3), node.connect()
+    client.session.on_blocked()
+    client.send(*(BusSubscribe(name, ID_MIN) for name in names), Subscribe("channel", tuple(names)))
+    publisher.do(*(publish(name, b"x") for name in names))
+    client.session.on_writable()
+    node.settle()
+    heard = [(item[0], item[1]) for item in client.read() if item[0] in (b"bus.message", b"message")]
+    assert sorted(heard) == sorted((kind, name) for kind in (b"bus.message", b"message") for name in names)
+    client.session.invariants()
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -9,7 +9,7 @@ from collections import defaultdict
 
 WINDOW_PASSED = "window_passed"  # a slow subscriber was passed by its channel's window: it got a gap marker
 UNSUBSCRIBED_BEHIND = "unsubscribed_behind"  # a subscriber left a channel in which it still lagged
-TOO_MANY_CURSORS = "too_many_cursors"  # a slow subscriber lagged in too many channels: disconnected
+TOO_MANY_CURSORS = "too_many_cursors"  # a slow subscriber lagged in too many channels of its patterns: disconnected
 REPLIES_UNREAD = "replies_unread"  # a client didn't read its replies: disconnected
 USER_REVOKED = "user_revoked"  # its user was deleted, or lost the right to what it is subscribed to: disconnected
 MONITOR_SLOW = "monitor_slow"  # a MONITOR's socket was full: disconnected

@@ -81,11 +81,11 @@ class DurableLag(Lag):
         if not (self._scans and self._is_left_to_scan(key)):
             super().fall_behind(key, after)
 
-    def forget(self, space: str, names: set[bytes], is_drop: bool = True) -> None:
+    def forget(self, space: str, names: set[bytes]) -> None:
         if space == "pattern":
             for key in [key for key in self._scans if key[0] in names]:
                 del self._scans[key]
-        super().forget(space, names, is_drop)
+        super().forget(space, names)
 
     def clear(self) -> None:
         super().clear()

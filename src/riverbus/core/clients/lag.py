@@ -42,13 +42,14 @@ def before(id_: MessageId) -> MessageId:
 class Lag:
     """One session's cursors. Made when first needed."""
 
-    __slots__ = ("_cursors", "_hits", "_session", "_sleeping")
+    __slots__ = ("_cursors", "_hits", "_pattern_cursors", "_session", "_sleeping")
 
     def __init__(self, session: Session, hits: list[tuple[Lag, bytes]]) -> None:
         self._session = session
         self._hits = hits  # the fan-out's: settled at the end of its loop
         self._cursors: dict[Key, MessageId] = {}
         self._sleeping: dict[Key, MessageId] = {}  # cursors ahead of their channel's last id
+        self._pattern_cursors = 0  # of both: one subscription may have any number; all others are one a subscription
 
     @property
     def is_empty(self) -> bool:
@@ -82,22 +83,30 @@ class Lag:
             self._cursors[key] = self._sleeping.pop(key)
         elif key not in self._cursors:
             self._cursors[key] = after
-            if len(self._cursors) + len(self._sleeping) > limits.BEHIND_CURSORS_MAX:
-                self._session.disconnect(TOO_MANY_CURSORS)
+            if key[0] == "pattern":
+                self._pattern_cursors += 1
+                if self._pattern_cursors > limits.BEHIND_CURSORS_MAX:
+                    self._session.disconnect(TOO_MANY_CURSORS)
 
     def restart(self, key: Key, after: MessageId) -> None:
         """As `fall_behind`, but the new cursor holds (a second BUS.SUBSCRIBE to the channel)."""
-        self.forget(key[0], {key[1]}, is_drop=False)
-        self.fall_behind(key, after)
+        assert key[2] is None, "a pattern has no place to start from"
+        self._sleeping.pop(key, None)
+        self._cursors[key] = after
 
-    def forget(self, space: str, names: set[bytes], is_drop: bool = True) -> None:
+    def forget(self, space: str, names: set[bytes]) -> None:
         """Subscriptions have ended: their cursors go, and what they had not read is given up."""
-        at = 2 if space == "pattern" else 1
+        gone: list[Key]
         for cursors in (self._cursors, self._sleeping):
-            gone = [key for key in cursors if key[0] == space and key[at] in names]
+            if space == "pattern":
+                gone = [key for key in cursors if key[0] == space and key[2] in names]
+                self._pattern_cursors -= len(gone)
+            else:
+                # By name: a session may have as many cursors as subscriptions, and end or begin them one by one.
+                gone = [(space, name, None) for name in names if (space, name, None) in cursors]
             for key in gone:
                 del cursors[key]
-            if is_drop and cursors is self._cursors:
+            if cursors is self._cursors:
                 self._session.counters.dropped[UNSUBSCRIBED_BEHIND] += len(gone)
         if self.is_empty:
             self._session.want_resume()  # which ends the lag
@@ -105,6 +114,7 @@ class Lag:
     def clear(self) -> None:
         self._cursors.clear()
         self._sleeping.clear()
+        self._pattern_cursors = 0
 
     def serve(self) -> None:
         """Write what the windows hold for some cursors, BEHIND_READ_BYTES at most."""
@@ -134,6 +144,8 @@ class Lag:
             self._cursors[key] = result.cursor
         elif after > bus.last_id(channel):
             self._sleeping[key] = after
+        elif space == "pattern":
+            self._pattern_cursors -= 1
         self._on_served(key, after, result)
         return size
 
@@ -146,4 +158,5 @@ class Lag:
 
     def invariants(self) -> None:
         assert not self._cursors.keys() & self._sleeping.keys()
-        assert len(self._cursors) + len(self._sleeping) <= limits.BEHIND_CURSORS_MAX or self._session.is_closed
+        assert self._pattern_cursors == sum(key[0] == "pattern" for key in (*self._cursors, *self._sleeping))
+        assert self._pattern_cursors <= limits.BEHIND_CURSORS_MAX or self._session.is_closed
