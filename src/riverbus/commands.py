@@ -217,8 +217,11 @@ class XLen(NamedTuple):
     channel: bytes
 
 
+NEWEST = MessageId(-1, -1)  # no id: XREAD's `+`
+
+
 class XRead(NamedTuple):
-    """`after[i]` is None for `$`, ID_MAX for `+`, after which nothing is; `block_ms` None: don't block, 0: for ever."""
+    """`after[i]` is None for `$`, NEWEST for `+`; `block_ms` None: don't block, 0: for ever."""
 
     channels: tuple[bytes, ...]
     after: tuple[MessageId | None, ...]

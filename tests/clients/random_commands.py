@@ -17,6 +17,7 @@ AUTO_KEYS = [b"{k}auto"]  # the stream with ids of the clock; one, as two may ge
 GROUPS = [b"g1", b"g2", b"nogroup"]
 CONSUMERS = [b"alice", b"bob", b"carol"]
 FOREVER_MS = b"100000000000"
+LAST_ID = b"18446744073709551615-18446744073709551615"
 _WORDS_STAY = (
     frozenset(  # a channel and a stream of one name share one log; RENAME stays in one shard; no key ends soon
         [
@@ -37,7 +38,7 @@ _WORDS_STAY = (
 _WORDS = [
     b"0", b"1", b"-1", b"abc", b"$", b">", b"-", b"+", b"~", b"=", b"(1-1", b"5-*", b"MAXLEN", b"MINID", b"LIMIT",
     b"COUNT", b"BLOCK", b"STREAMS", b"GROUP", b"NX", b"XX", b"GET", b"EX", b"KEEPTTL", b"FORCE", b"JUSTID", b"IDLE",
-    b"99999999999999999999", b"", b"1-1", b"0-0", b"18446744073709551615-0", b"MKSTREAM", b"TIME",
+    b"99999999999999999999", b"", b"1-1", b"0-0", b"18446744073709551615-0", b"MKSTREAM", b"TIME", LAST_ID,
 ]  # fmt: skip
 
 
@@ -107,11 +108,15 @@ class Generator:
 
     def id(self) -> bytes:
         """Of what may be there."""
+        if self._random.random() < 0.01:
+            return LAST_ID
         self._last_ms = max(self._last_ms, 1)
         ms = self._random.randint(max(0, self._last_ms - 30), self._last_ms)
         return b"%d-%d" % (ms, self._random.choice((0, 0, 1, 2)))
 
     def new_id(self) -> bytes:
+        if self._random.random() < 0.003:
+            return LAST_ID  # no stream takes another after it
         self._last_ms += self._random.choice((0, 1, 1, 2))
         if self._random.random() < 0.15:
             return b"%d-*" % self._last_ms

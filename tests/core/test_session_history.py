@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from riverbus.commands import Exec, Multi, Ping, Publish, XInfoStream, XLen, XRange, XRead
+from riverbus.commands import NEWEST, Exec, Multi, Ping, Publish, XInfoStream, XLen, XRange, XRead
 from riverbus.core.clients import history_commands, reads
 from riverbus.core.state.rules import ChannelRule, Rules
 from riverbus.fields import encode_fields
-from riverbus.keyspace_commands import Del, Expire, XAdd
+from riverbus.keyspace_commands import Del, Expire, XAdd, XDel
 from riverbus.messages import ID_MAX, ID_MIN, Kind, MessageId, NotAccepted
 from tests.core.fakes import FakeClient, FakeNode, error_text
 
@@ -105,8 +105,19 @@ def test_xread_shapes_in_both_protocols(node: FakeNode, client: FakeClient) -> N
         other = node.connect(version)
         assert other.do(xread(b"none")) is None
         assert other.do(xread(b"a", after=None)) is None
-        found = other.do(xread(b"a", after=ID_MAX))  # `+`: the newest
+        found = other.do(xread(b"a", after=NEWEST))
         assert (dict(found) if version == 2 else found).keys() == {b"a"}
+
+
+def test_nothing_comes_after_the_last_id(client: FakeClient) -> None:
+    client.do(XAdd(b"c", encode_fields([b"f", b"v"]), ID_MAX))
+    for after in (None, ID_MAX):
+        assert client.do(xread(b"c", after=after)) is None
+        assert client.do(Multi(), xread(b"c", after=after), Exec())[-1] == [None]
+    assert client.do(xread(b"c", after=NEWEST)) == [[b"c", [[str(ID_MAX).encode(), [b"f", b"v"]]]]]
+    client.do(XDel(b"c", (ID_MAX,)))
+    assert client.do(xread(b"c", after=NEWEST)) is None
+    assert client.do(xread(b"c", after=None, block=10)) == []  # it waits
 
 
 def test_xread_block_answers_at_once_if_there_is_something(client: FakeClient) -> None:
@@ -154,7 +165,7 @@ def test_a_stream_that_has_expired_is_gone_before_an_entry_frees_it(node: FakeNo
     assert client.do(everything(b"c", reverse=True)) == []
     assert client.do(XLen(b"c")) == 0
     assert client.do(xread(b"c")) is None
-    assert client.do(xread(b"c", after=ID_MAX)) is None
+    assert client.do(xread(b"c", after=NEWEST)) is None
     assert len(client.do(everything(b"log"))) == 1
     reader = node.connect()
     reader.do(xread(b"c", block=0))

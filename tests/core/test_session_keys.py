@@ -6,6 +6,7 @@ import pytest
 
 from riverbus import limits
 from riverbus.commands import (
+    NEWEST,
     ClientUnblock,
     ConfigGet,
     ConfigSet,
@@ -248,7 +249,7 @@ def test_an_operation_has_a_limit(client: FakeClient, monkeypatch: pytest.Monkey
 def test_blocking_reads_do_not_wait_in_a_transaction(client: FakeClient) -> None:
     id_ = client.do(xadd(b"s"))
     replies = client.do(
-        Multi(), set_(b"v"), XRead((b"s",), (ID_MAX,), None, 0), XRead((b"s",), (None,), None, 0), Exec()
+        Multi(), set_(b"v"), XRead((b"s",), (NEWEST,), None, 0), XRead((b"s",), (None,), None, 0), Exec()
     )
     assert replies[-1] == [b"OK", [[b"s", [[id_, [b"f", b"v"]]]]], None]
 

@@ -71,11 +71,23 @@ PHRASES = tuple(
         "XREADGROUP GROUP g c COUNT n BLOCK n NOACK STREAMS k k > i", "XPENDING k g", "XPENDING k g IDLE n - + n c",
         "XCLAIM k g c n i IDLE n RETRYCOUNT n FORCE JUSTID", "XAUTOCLAIM k g c n i COUNT n JUSTID", "XINFO GROUPS k",
         "XINFO CONSUMERS k g", "INCRBY k n", "APPEND k v", "MGET k k", "MSET k v k v", "FLUSHALL", "ACL WHOAMI",
-        "ACL SETUSER v on >v ~* &* +@all", "ACL GETUSER v", "ACL LIST", "ACL CAT",
+        "ACL SETUSER v on >v ~* &* +@all", "ACL GETUSER v", "ACL LIST", "ACL CAT", "ACL DRYRUN v XADD k * f v",
+        "BUS.PUBLISH k v KEY v", "BUS.PUBLISHRUN k v n v v", "BUS.RULE SET k COUNT n AGE n", "BUS.RULE DEL k",
+        "BUS.RULE SET k DURABILITY none", "BUS.RULE SET k DURABILITY memory WINDOW 1s PAYLOAD n", "BUS.RULE LIST",
+        "XADD k IDMP v v * f v", "XADD k IDMPAUTO v MAXLEN n * f v", "XCFGSET k IDMP-DURATION n IDMP-MAXSIZE n",
+        "XDELEX k ACKED IDS 2 i i", "XACKDEL k g DELREF IDS 2 i i", "XREADGROUP GROUP g c CLAIM n STREAMS k >",
+        "XREAD STREAMS k +", "XREAD BLOCK n STREAMS k +", "RENAME k k", "SET k v GET PX n", "GETEX k PXAT n",
+        "XCLAIM k g c 0 i LASTID i", "XPENDING k g (i (i n", "XSETID k i", "EXEC v", "MONITOR", "WAIT n n", "GETDEL k",
+        "CLIENT PAUSE n WRITE", "CLIENT UNPAUSE", "CLIENT UNBLOCK n ERROR", "CLIENT SETNAME durable:v", "CLIENT LIST",
+        "CLIENT NO-EVICT ON", "CLIENT KILL USER default SKIPME no", "COMMAND GETKEYSANDFLAGS XREAD STREAMS k k i i",
+        "OBJECT ENCODING k", "CONFIG SET notify-keyspace-events KEA stream-node-max-entries n", "CONFIG RESETSTAT",
     )
 )  # fmt: skip
 CHANNELS = (b"a", b"b", b"{a}b", b"", b"\xff")
-IDS = (b"0", b"0-0", b"1-1", b"-", b"+", b"$", b">", b"1100000-0", b"1100000-1", b"5", b"18446744073709551615-1")
+IDS = (
+    b"0", b"0-0", b"1-1", b"-", b"+", b"$", b">", b"1100000-0", b"1100000-1", b"5", b"18446744073709551615-1",
+    b"1-18446744073709551615", b"18446744073709551615-18446744073709551615",
+)  # fmt: skip
 COUNTS = (b"0", b"1", b"2", b"-1", b"100", b"9223372036854775807", b"x")
 HEAVY = frozenset({b"command", b"info"})  # their long answers would be most of the work
 

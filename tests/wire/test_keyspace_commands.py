@@ -50,7 +50,7 @@ CASES: list[tuple[str, Command]] = [
     ("XLEN c", commands.XLen(b"c")),
     ("XRANGE c - +", commands.XRange(b"c", ID_MIN, ID_MAX, None, False)),
     ("XREVRANGE c + -", commands.XRange(b"c", ID_MIN, ID_MAX, None, True)),
-    ("XREAD STREAMS c +", commands.XRead((b"c",), (ID_MAX,), None, None)),
+    ("XREAD STREAMS c +", commands.XRead((b"c",), (commands.NEWEST,), None, None)),
     ("XDEL c 1 2-3", keyspace.XDel(b"c", (MessageId(1, 0), MessageId(2, 3)))),
     ("XDELEX c ACKED IDS 1 1", keyspace.XDelEx(b"c", "acked", (MessageId(1, 0),))),
     ("XACKDEL c g DELREF IDS 1 1", keyspace.XAckDel(b"c", b"g", "delref", (MessageId(1, 0),))),
@@ -130,8 +130,11 @@ def test_each_command_becomes_its_noun(line: str, expected: Command) -> None:
     assert type(noun(line)) is type(expected)
 
 
-@pytest.mark.parametrize("expected", [each for _, each in CASES if type(each) in CODES])
+@pytest.mark.parametrize(
+    "expected", [each for line, each in CASES if type(each) in CODES and line != "XREAD STREAMS c +"]
+)
 def test_each_noun_can_be_in_the_log(expected: Command) -> None:
+    """But XREAD's `+`, for which EXEC puts in the id that it means."""
     code, fields = encode_noun(expected)
     assert decode_noun(code, fields, is_in_transaction=code >= 50) == expected
 

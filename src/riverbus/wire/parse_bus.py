@@ -9,7 +9,7 @@ from riverbus import commands
 from riverbus import keyspace_commands as keyspace
 from riverbus.commands import Command
 from riverbus.limits import CHANNEL_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, MESSAGE_BYTES_MAX, PUBLISH_RUN_MESSAGES_MAX
-from riverbus.messages import ID_MAX, Kind, MessageId
+from riverbus.messages import Kind, MessageId
 from riverbus.wire.parsing import (
     RESERVED_PREFIX,
     SYNTAX_ERROR,
@@ -208,7 +208,7 @@ def _read_position(argument: bytes) -> MessageId | None:
     if argument == b"$":
         return None
     if argument == b"+":
-        return ID_MAX
+        return commands.NEWEST
     if argument == b">":
         raise CommandError(
             "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option."

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from riverbus.commands import XLen, XRange, XRead
+from riverbus.commands import NEWEST, XLen, XRange, XRead
 from riverbus.core.clients.inflight import Order
 from riverbus.core.clients.lag import before
 from riverbus.core.clients.outbox import NOTHING, PendingReply, error_reply
@@ -122,7 +122,7 @@ def _start_of(session: Session, channel: bytes, after: MessageId | None) -> Mess
         # Who makes a stream anew may give it any ids, lower ones than it had in another life, too.
         is_there = bus.length(channel) or query(session, channel, Type(channel)) == STREAM
         return bus.last_id(channel) if is_there else ID_MIN
-    if after == ID_MAX:
+    if after == NEWEST:
         newest = bus.range(channel, ID_MIN, ID_MAX, 1, True)
         return before(newest[0].id) if newest else bus.last_id(channel)
     return after
@@ -138,6 +138,8 @@ def _read(session: Session, command: XRead, starts: list[MessageId], is_retry: b
             return WRONG_TYPE
         if kind in (STRING, EXPIRED):
             continue  # as in Redis: who waits for a stream is not told of another type
+        if after == ID_MAX:
+            continue  # there is no id above
         try:
             entries, size = _entries(bus, channel, after.next(), ID_MAX, command.limit or None, False, room)
         except _TooLarge:
