@@ -241,7 +241,8 @@ class XInfoStream(NamedTuple):
 class Multi(NamedTuple): ...
 
 
-class Exec(NamedTuple): ...
+class Exec(NamedTuple):
+    refusal: str = ""  # what is wrong with it: the transaction ends all the same
 
 
 class Discard(NamedTuple): ...

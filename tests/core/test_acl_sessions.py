@@ -188,8 +188,19 @@ def test_pipelined_publishes_of_a_run_are_refused_one_by_one(node: FakeNode) -> 
 def test_nothing_but_logging_in_is_done_before_auth(node: FakeNode) -> None:
     node.users = {"default": b"pw"}
     client = node.connect()
-    lines = ["SET a 1", "PUBLISH c m", "SUBSCRIBE c", "MULTI", "EXEC", "ACL WHOAMI", "ACL SETUSER x on nopass", "PING"]
+    lines = [
+        "SET a 1",
+        "PUBLISH c m",
+        "SUBSCRIBE c",
+        "MULTI",
+        "DISCARD",
+        "ACL WHOAMI",
+        "ACL SETUSER x on nopass",
+        "PING",
+    ]
     assert {refused(client, line) for line in lines} == {"NOAUTH Authentication required."}
+    aborted = "EXECABORT Transaction discarded because of: NOAUTH Authentication required."
+    assert refused(client, "EXEC") == aborted
     nouns = [noun_of(line.encode().split()) for line in ("HELLO 3 AUTH default no", "SET a 1", "PUBLISH c m", "PING")]
     assert [str(each).partition(" ")[0] for each in client.do(*nouns)] == ["WRONGPASS", "NOAUTH", "NOAUTH", "NOAUTH"]
     assert all(bus.applied_index == 0 or bus.key_count == 0 for bus in node.buses)

@@ -9,6 +9,7 @@ from riverbus.commands import (
     Answered,
     Discard,
     Exec,
+    Monitor,
     Multi,
     Ping,
     Publish,
@@ -23,6 +24,7 @@ from riverbus.commands import (
 )
 from riverbus.fields import encode_fields
 from riverbus.messages import ID_MAX, ID_MIN, ErrorReply, Kind, NotAccepted
+from riverbus.wire.command_table import noun_of
 from tests.core.fakes import FakeClient, FakeNode, error_text
 
 UNKNOWN = Answered(ErrorReply("ERR unknown command 'x', with args beginning with: "))
@@ -106,6 +108,29 @@ def test_errors_that_do_not_abort_it(client: FakeClient) -> None:
     assert error_text(replies[2]) == "ERR WATCH inside MULTI is not allowed"
     assert replies[5][0] == b"PONG"
     assert error_text(replies[5][1]) == "ERR late"
+
+
+def test_exec_that_is_refused_ends_the_transaction(node: FakeNode, client: FakeClient) -> None:
+    aborted = "EXECABORT Transaction discarded because of: "
+    wrong = noun_of([b"EXEC", b"x"])
+    replies = client.do(Watch((b"a",)), Multi(), publish(b"a", b"1"), wrong, XLen(b"a"))
+    assert error_text(replies[3]) == aborted + "wrong number of arguments for 'exec' command"
+    assert replies[4] == 0
+    assert not client.session.watched
+    assert error_text(client.do(wrong)).startswith(aborted)
+    client.do(Subscribe("channel", (b"a",)))
+    assert error_text(client.do(Exec())).startswith(aborted + "Can't execute 'exec': only ")
+    node.users = {"default": b"secret"}
+    assert error_text(node.connect().do(Exec())) == aborted + "NOAUTH Authentication required."
+
+
+def test_what_would_come_between_the_replies_is_refused_in_a_transaction(node: FakeNode, client: FakeClient) -> None:
+    replies = client.do(Multi(), Monitor(), Subscribe("shard", (b"a",)), Ping(None), Exec())[-1]
+    assert error_text(replies[0]) == "ERR MONITOR isn't allowed for DENY BLOCKING client"
+    assert error_text(replies[1]) == "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client"
+    assert replies[2] == b"PONG"
+    assert not node.sessions.monitors.are_on
+    assert not client.session.is_subscriber
 
 
 def test_exec_and_discard_without_multi(client: FakeClient) -> None:

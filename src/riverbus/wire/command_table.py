@@ -39,7 +39,8 @@ def noun_of(args: list[bytes]) -> Command:
             return Answered(ErrorReply(f"ERR unknown subcommand '{text_of(args[1])}'. Try {container} HELP."))
     count, arity = len(args), row.arity
     if count != arity and (arity > 0 or count < -arity):
-        return Answered(ErrorReply(str(wrong_arity(row.name))))
+        wrong = str(wrong_arity(row.name))
+        return commands.Exec(wrong) if row.name == "exec" else Answered(ErrorReply(wrong))
     try:
         return row.parse(args)
     except CommandError as error:

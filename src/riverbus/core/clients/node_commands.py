@@ -13,7 +13,7 @@ from riverbus.core.clients import census, introspection
 from riverbus.core.clients.inflight import Order
 from riverbus.core.clients.node_settings import BadSetting
 from riverbus.core.clients.outbox import NOTHING, PendingReply
-from riverbus.core.clients.refusals import UNBLOCKED
+from riverbus.core.clients.refusals import MONITOR_IN_EXEC, UNBLOCKED
 from riverbus.messages import NULL_ARRAY, ErrorReply, Reply, Status
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def config_reset_stat(session: Session, _: ConfigResetStat) -> Reply:
 
 
 def monitor(session: Session, _: Monitor) -> Reply:
+    if session.pipeline.execution is not None:
+        return MONITOR_IN_EXEC  # its lines would come between the replies of the array
     session.registry.monitors.add(session)
     return _OK
 

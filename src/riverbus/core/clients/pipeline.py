@@ -17,13 +17,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from riverbus import limits
-from riverbus.commands import Answered, ClientReply, Command, Exec, Publish
+from riverbus.commands import Answered, ClientReply, Command, Exec, Publish, Reset
 from riverbus.core.clients.command_table import TABLE, Row
 from riverbus.core.clients.inflight import InFlight, Order
 from riverbus.core.clients.names import PUBLISH_NAMES, name_of
 from riverbus.core.clients.outbox import NOTHING, Owner, PendingPublish, PendingReply
 from riverbus.core.clients.refusals import NO_AUTH, subscriber_refusal
-from riverbus.core.clients.transactions import Execution
+from riverbus.core.clients.transactions import Execution, exec_refused
 from riverbus.messages import ErrorReply, Push, Reply, Several
 
 if TYPE_CHECKING:
@@ -174,8 +174,8 @@ class Pipeline:
 
     def _run_muted(self, row: Row, command: Command) -> None:
         """CLIENT REPLY OFF, or SKIP for the one reply that follows."""
-        if isinstance(command, ClientReply):
-            self._run(row, command)
+        if isinstance(command, ClientReply | Reset):
+            self._run(row, command)  # RESET is of a connection whose replies are on again
             return
         is_skip = self.reply_mode == "skip"
         rest: Publish | None = None
@@ -196,6 +196,8 @@ class Pipeline:
         transaction = self._session.transaction
         refusal = self._refusal(command, row)
         if refusal is not None:
+            if type(command) is Exec:
+                return exec_refused(self._session, refusal.text)
             if transaction is not None:
                 transaction.is_failed = True
             return Several((refusal,) * len(command.payloads)) if isinstance(command, Publish) else refusal
@@ -354,9 +356,6 @@ class Pipeline:
         self.execution = execution
         self.expect_alone(whole)
         self._outbox.hold_behind(whole)
-
-    def end_execution(self) -> None:
-        self.execution = None
 
     def order_of(self, command: Command) -> Order:
         return TABLE[type(command)].order

@@ -22,7 +22,12 @@ from riverbus.commands import (
 from riverbus.core.clients import census, special_rules
 from riverbus.core.clients.inflight import Order
 from riverbus.core.clients.outbox import NOTHING, PendingReply
-from riverbus.core.clients.refusals import ANSWER_TOO_LARGE, TOO_MANY_SUBSCRIPTIONS, TOO_MANY_TARGETS
+from riverbus.core.clients.refusals import (
+    ANSWER_TOO_LARGE,
+    SSUBSCRIBE_IN_EXEC,
+    TOO_MANY_SUBSCRIPTIONS,
+    TOO_MANY_TARGETS,
+)
 from riverbus.core.clients.special_rules import NO_HISTORY
 from riverbus.core.state.rules import NONE
 from riverbus.durable_commands import DurablePlace, DurableTarget
@@ -46,6 +51,8 @@ def publish(session: Session, command: Publish) -> Reply:
 
 def subscribe(session: Session, command: Subscribe) -> Reply:
     space, names = command
+    if space == "shard" and session.pipeline.execution is not None:
+        return SSUBSCRIBE_IN_EXEC
     held = session.subscribed[space]
     if not _is_ready(session):
         return NOTHING

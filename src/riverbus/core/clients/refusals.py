@@ -26,6 +26,8 @@ CROSS_SHARD = ErrorReply(
 
 MULTI_NESTED = ErrorReply("ERR MULTI calls can not be nested")
 WATCH_IN_MULTI = ErrorReply("ERR WATCH inside MULTI is not allowed")
+MONITOR_IN_EXEC = ErrorReply("ERR MONITOR isn't allowed for DENY BLOCKING client")
+SSUBSCRIBE_IN_EXEC = ErrorReply("ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client")
 EXEC_WITHOUT_MULTI = ErrorReply("ERR EXEC without MULTI")
 DISCARD_WITHOUT_MULTI = ErrorReply("ERR DISCARD without MULTI")
 EXEC_ABORTED = ErrorReply("EXECABORT Transaction discarded because of previous errors.")

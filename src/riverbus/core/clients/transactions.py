@@ -169,7 +169,7 @@ class Execution:
         self._session.want_resume()
 
     def end(self, reply: Reply) -> None:
-        self._session.pipeline.end_execution()
+        self._session.pipeline.execution = None
         self._whole.resolve(reply)
 
 
@@ -249,7 +249,16 @@ def unwatch(session: Session, _: Unwatch) -> Reply:
     return _OK
 
 
-def exec_(session: Session, _: Exec) -> Reply:
+def exec_refused(session: Session, refusal: str) -> ErrorReply:
+    """EXEC itself is refused, in Redis' words: what was queued is forgotten, and no key is watched any more."""
+    session.transaction, session.watched = None, {}
+    session.pipeline.update_plain()
+    return ErrorReply(f"EXECABORT Transaction discarded because of: {refusal.removeprefix('ERR ')}")
+
+
+def exec_(session: Session, command: Exec) -> Reply:
+    if command.refusal:
+        return exec_refused(session, command.refusal)
     transaction, watched = session.transaction, session.watched
     if transaction is None:
         return EXEC_WITHOUT_MULTI
