@@ -163,6 +163,12 @@ class Push(NamedTuple):
     items: tuple[Reply, ...]
 
 
+class Members(NamedTuple):
+    """A set in RESP3, an array in RESP2; a frozenset is, too, of what can be sorted."""
+
+    items: tuple[Reply, ...]
+
+
 class Verbatim(NamedTuple):
     """A text for people (INFO): a verbatim string in RESP3, a bulk string in RESP2."""
 

@@ -40,6 +40,11 @@ def test_getuser_and_list_have_redis_shapes(node: FakeNode) -> None:
             {b"commands": b"-@all +set", b"keys": b"%W~y*", b"channels": b""},
         ],
     }
+    client.send(noun_of([b"ACL", b"GETUSER", b"b"]))
+    node.release_reads()
+    node.end_turn()
+    assert b"flags\r\n~1\r\n$2\r\non\r\n" in client.output.data
+    client.output.data.clear()
     assert ask(client, "ACL GETUSER nobody") is None
     assert ask(client, "ACL LIST") == [
         f"user b on #{digest} ~a* %R~b resetchannels &c* +@all -@dangerous +keys (~x resetchannels -@all +get) "
@@ -113,6 +118,7 @@ def test_the_log_tells_who_was_refused_what(node: FakeNode) -> None:
         (b"command", b"toplevel", b"get", 2),
     ]
     assert entries[0][b"username"] == b"u"
+    assert isinstance(entries[0][b"age-seconds"], float)
     assert b"user=u" in entries[0][b"client-info"]
     assert b"hunter2" not in repr(entries).encode()
     assert len(ask(admin, "ACL LOG 2")) == 2

@@ -15,7 +15,7 @@ import pytest
 
 from riverbus.commands import Answered, Malformed
 from riverbus.wire.command_table import ROWS
-from riverbus.wire.encoders import Resp2Encoder
+from riverbus.wire.encoders import Resp2Encoder, Resp3Encoder
 from riverbus.wire.redis import RedisProtocol
 
 pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server isn't installed")
@@ -79,6 +79,7 @@ COMMAND GETKEYS PUBLISH a b|COMMAND GETKEYS SPUBLISH a b|COMMAND GETKEYS XADD a 
 COMMAND GETKEYS XADD a * f v|COMMAND GETKEYS XREAD STREAMS a b 0 0|COMMAND GETKEYS WATCH a b c
 COMMAND GETKEYS XINFO STREAM a|COMMAND GETKEYS XRANGE a - +|COMMAND INFO foo|COMMAND DOCS foo
 CONFIG|CONFIG GET|CONFIG FOO|WATCH|XLEN|ECHO hi|SELECT 0|FUNCTION FLUSH|SCRIPT FLUSH SYNC
+ACL CAT a b|ACL LOG RESET x|ACL GENPASS 1 2
 """
 
 
@@ -124,6 +125,14 @@ def test_arity_keys_and_flags_are_redis_own(server: tuple[str, int]) -> None:
         if name in ("rename", "renamenx"):
             continue  # Redis has a specification for each of the two keys
         assert [_searches(spec) for spec in our_row[8]] == [_searches(spec) for spec in their_row[8]], name
+
+
+def test_tips_and_keys_are_sets_as_in_redis(server: tuple[str, int]) -> None:
+    marks = [b"~1\r\n$23\r\nnondeterministic_output\r\n~1\r\n%", b"*10\r\n$3\r\nget\r\n"]
+    theirs = ask(server, b"HELLO 3\r\nCOMMAND INFO xadd get\r\n")
+    [noun] = RedisProtocol(authenticated=True).receive_data(b"COMMAND INFO xadd get\r\n")
+    assert isinstance(noun, Answered)
+    assert all(mark in theirs and mark in Resp3Encoder().encode(noun.reply) for mark in marks)
 
 
 def _parsed(data: bytes) -> list[list[Any]]:

@@ -25,6 +25,7 @@ from riverbus.messages import (
     Entries,
     ErrorReply,
     Kind,
+    Members,
     MessageId,
     Push,
     Repeated,
@@ -85,6 +86,7 @@ class Resp2Encoder:
             tuple: lambda value, write: self._sequence(b"*", value, write),
             dict: self._map,
             Pairs: self._pairs,
+            Members: lambda value, write: self._sequence(self._set_mark, value.items, write),
             frozenset: lambda value, write: self._sequence(self._set_mark, sorted(value), write),
         }
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from riverbus.commands import Answered, Command
-from riverbus.messages import Reply, Status
+from riverbus.messages import Members, Reply, Status
 from riverbus.wire.command_row import CommandRow
 from riverbus.wire.parsing import SYNTAX_ERROR, CommandError
 
@@ -117,7 +117,7 @@ def info_of(row: CommandRow) -> Reply:
         _statuses(row.flags),
         *row.keys,
         _statuses(row.acl_categories),
-        list(row.tips),
+        Members(row.tips),
         _key_specifications(row),
         [info_of(sub) for sub in row.subcommands.values()],
     ]
@@ -136,7 +136,7 @@ def _statuses(names: tuple[str, ...]) -> frozenset[Status]:
     return frozenset(map(Status, names))
 
 
-def _key_specifications(row: CommandRow) -> list[Reply]:
+def _key_specifications(row: CommandRow) -> Members:
     first, last, step = row.keys
     if row.key_keyword:
         search = {"type": "keyword", "spec": {"keyword": row.key_keyword, "startfrom": row.key_keyword_from}}
@@ -145,9 +145,9 @@ def _key_specifications(row: CommandRow) -> list[Reply]:
         search = {"type": "index", "spec": {"index": first}}
         place = {"lastkey": last if last < 0 else last - first, "keystep": step, "limit": 0}
     else:
-        return []
+        return Members(())
     flags = _statuses(row.key_flags)
-    return [{"flags": flags, "begin_search": search, "find_keys": {"type": "range", "spec": place}}]
+    return Members(({"flags": flags, "begin_search": search, "find_keys": {"type": "range", "spec": place}},))
 
 
 # --- HELP -------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from riverbus import access_commands
 from riverbus.commands import Answered, Command, Unwatch
 from riverbus.messages import ErrorReply
 from riverbus.wire.introspection import Rows, find_for
-from riverbus.wire.parsing import CommandError, integer, text_of, wrong_arity
+from riverbus.wire.parsing import CommandError, integer, text_of, wrong_arity, wrong_subcommand_use
 
 NO_ACL_FILE = ErrorReply(
     "ERR This Riverbus instance is not configured to use an ACL file: there is none. Users that ACL SETUSER makes are "
@@ -46,7 +46,7 @@ def parse_getuser(args: list[bytes]) -> Command:
 def parse_log(args: list[bytes]) -> Command:
     """ACL LOG [count | RESET]"""
     if len(args) > 3:
-        raise wrong_arity("acl|log")
+        raise wrong_subcommand_use("acl", args[1])
     if len(args) == 2:
         return access_commands.AclLog(LOG_COUNT)
     if args[2].upper() == b"RESET":
@@ -57,7 +57,7 @@ def parse_log(args: list[bytes]) -> Command:
 def parse_genpass(args: list[bytes]) -> Command:
     """ACL GENPASS [bits]"""
     if len(args) > 3:
-        raise wrong_arity("acl|genpass")
+        raise wrong_subcommand_use("acl", args[1])
     bits = GENPASS_BITS if len(args) == 2 else integer(args[2])
     if not 0 < bits <= GENPASS_BITS_MAX:
         raise CommandError(
@@ -70,7 +70,7 @@ def parse_genpass(args: list[bytes]) -> Command:
 def parse_cat(rows: Rows, args: list[bytes]) -> Command:
     """ACL CAT [category]"""
     if len(args) > 3:
-        raise wrong_arity("acl|cat")
+        raise wrong_subcommand_use("acl", args[1])
     if len(args) == 2:
         return Answered(list(access_commands.ACL_CATEGORIES), "acl|cat")
     category = text_of(args[2]).lower()

@@ -123,7 +123,7 @@ def get_user(session: Session, command: AclGetUser) -> Reply:
         if user is None:
             return None
         return {
-            b"flags": frozenset(map(Status, user.flags())) if session.protocol == 3 else user.flags(),
+            b"flags": frozenset(user.flags()) if session.protocol == 3 else user.flags(),
             b"passwords": list(user.hashes),
             **_described(user.root),
             b"selectors": [_described(each) for each in user.selectors],

@@ -70,7 +70,7 @@ def _reply(entry: Refused, now: float) -> Reply:
         b"context": entry.context,
         b"object": entry.object,
         b"username": entry.user,
-        b"age-seconds": f"{now - entry.created_at:.3f}",
+        b"age-seconds": round(now - entry.created_at, 3),
         b"client-info": entry.client,
         b"entry-id": entry.number,
         b"timestamp-created": entry.created_ms,
