@@ -12,6 +12,8 @@ from riverbus.commands import (
     ClientInfo,
     ClientKill,
     ClientList,
+    ClientNoEvict,
+    ClientNoTouch,
     ClientReply,
     ClientSetInfo,
     ClientSetName,
@@ -182,6 +184,23 @@ def test_client_kill_by_each_filter(node: FakeNode) -> None:
     assert node.sessions.by_id == {killer.session.id: killer.session}
 
 
+def test_client_kill_of_a_user_that_there_is_not(guarded: FakeNode) -> None:
+    client = guarded.connect()
+    client.do(Auth(b"bob", b"pw"))
+    assert error_text(client.do(ClientKill(user=b"al\nice"))) == "ERR No such user 'al ice'"
+    assert client.do(ClientKill(user=b"default")) == 0
+
+
+def test_client_list_shows_what_was_asked_for_though_it_has_no_effect(node: FakeNode) -> None:
+    client = node.connect()
+    client.do(ClientNoTouch(True), ClientNoEvict(True))
+    assert b" flags=eT " in client.do(ClientInfo())
+    client.do(ClientNoEvict(False))
+    assert b" flags=T " in client.do(ClientInfo())
+    client.do(Reset())
+    assert b" flags=N " in client.do(ClientInfo())
+
+
 def test_client_kill_ends_a_blocked_read(node: FakeNode) -> None:
     victim = node.connect()
     victim.do(XRead((b"c",), (None,), None, 0))
@@ -202,6 +221,12 @@ def test_client_reply_off_silences_replies_but_not_pushes(node: FakeNode) -> Non
     node.connect().do(publish(b"c", b"y"))
     assert client.read() == [[b"message", b"c", b"y"]]
     assert client.do(ClientReply("on")) == b"OK"
+
+
+def test_reset_is_answered_whatever_client_reply_said(node: FakeNode) -> None:
+    client = node.connect()
+    for mode in ("off", "skip"):
+        assert client.do(ClientReply(mode), Reset(), Ping(None)) == [b"RESET", b"PONG"]
 
 
 def test_client_reply_skip_silences_one_reply(node: FakeNode) -> None:

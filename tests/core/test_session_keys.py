@@ -9,6 +9,7 @@ from riverbus.commands import (
     NEWEST,
     ClientUnblock,
     ConfigGet,
+    ConfigResetStat,
     ConfigSet,
     Exec,
     Info,
@@ -276,11 +277,17 @@ def test_wait_counts_the_nodes_that_have_applied_as_much(node: FakeNode, client:
     assert client.read() == [2, 0]
 
 
-def test_info_tells_the_keys(client: FakeClient) -> None:
+def test_info_tells_the_keys(node: FakeNode, client: FakeClient) -> None:
     assert b"db0" not in client.do(Info((b"keyspace",)))
     client.do(set_(b"a"), SetString(b"b", b"v", 1000))
     assert b"db0:keys=2,expires=1,avg_ttl=0" in client.do(Info((b"keyspace",)))
     assert 0 < client.do(Ttl(b"b", False)) <= 1000
+    assert b"used_memory:%d\r\n" % sum(bus.memory_bytes for bus in node.buses) in client.do(Info((b"memory",)))
+    assert b"expired_keys:0" in client.do(Info((b"stats",)))
+    node.advance(2)
+    assert client.do(Exists((b"b",)), set_(b"b"))[0] == 0
+    assert b"expired_keys:1" in client.do(Info((b"stats",)))
+    assert b"expired_keys:0" in client.do(ConfigResetStat(), Info((b"stats",)))[1]
 
 
 def test_xadd_with_an_id(client: FakeClient) -> None:

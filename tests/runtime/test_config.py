@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riverbus import limits
+from riverbus import __version__, limits
 from riverbus.runtime.channel_rules import rules_of
 from riverbus.runtime.config import Config, ConfigError, load
 from riverbus.runtime.config_text import default_text
@@ -204,6 +205,7 @@ def test_users_are_known_by_their_password_or_its_hash() -> None:
     assert not is_right("b", digest.encode())
     assert not is_right("c", b"open")
     assert "secret" not in str(accounts.config())
+    assert (accounts.config()["riverbus-version"], accounts.config()["process-id"]) == (__version__, str(os.getpid()))
     assert not Accounts(load(environ={}), lambda: None).users()
 
 

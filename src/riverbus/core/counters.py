@@ -46,6 +46,7 @@ class Counters:
         "dropped",
         "early_answers",
         "error_replies",
+        "expired_keys",
         "published_messages",
     )
 
@@ -57,15 +58,16 @@ class Counters:
         self.error_replies = 0
         self.early_answers = 0  # publishes of durability memory, before they were committed
         self.connections_opened = 0
-        self.before_reset = (0, 0, dict[str, int]())  # connections, errors, commands: what INFO leaves out
+        self.expired_keys = 0
+        self.before_reset = (0, 0, 0, dict[str, int]())  # connections, errors, keys, commands: what INFO leaves out
 
     def reset(self) -> None:
         """CONFIG RESETSTAT: for INFO alone, since totals that monitoring reads never go back."""
-        self.before_reset = (self.connections_opened, self.error_replies, dict(self.commands))
+        self.before_reset = (self.connections_opened, self.error_replies, self.expired_keys, dict(self.commands))
 
     @property
     def commands_since_reset(self) -> dict[str, int]:
-        before = self.before_reset[2]
+        before = self.before_reset[3]
         return {
             name: count - before.get(name, 0) for name, count in self.commands.items() if count > before.get(name, 0)
         }

@@ -26,12 +26,13 @@ from riverbus.commands import (
     Reset,
     Time,
 )
+from riverbus.core.access.acl import one_line, text_of
 from riverbus.core.access.acl_commands import log_in
 from riverbus.core.clients import introspection
 from riverbus.core.clients.outbox import NOTHING
 from riverbus.core.clients.pubsub_commands import unsubscribe_all
 from riverbus.core.clients.refusals import AUTH_WITHOUT_USERS, HELLO_NO_AUTH, NO_SUCH_CLIENT
-from riverbus.messages import Reply, Status, Verbatim
+from riverbus.messages import ErrorReply, Reply, Status, Verbatim
 
 if TYPE_CHECKING:
     from riverbus.core.clients.session import Session
@@ -149,6 +150,8 @@ def client_list(session: Session, command: ClientList) -> Reply:
 
 
 def client_kill(session: Session, command: ClientKill) -> Reply:
+    if command.user is not None and session.registry.users.get(text_of(command.user)) is None:
+        return ErrorReply(f"ERR No such user '{one_line(text_of(command.user))}'")
     killed = [each for each in session.registry.by_id.values() if _is_meant(each, session, command)]
     for each in killed:
         if each is session:
@@ -180,6 +183,11 @@ def client_reply(session: Session, command: ClientReply) -> Reply:
     return _OK if command.mode == "on" else NOTHING
 
 
-def accepted(_: Session, __: ClientNoEvict | ClientNoTouch) -> Reply:
-    """What has no meaning here: no client is evicted, no access times are kept."""
+def wish(session: Session, command: ClientNoEvict | ClientNoTouch) -> Reply:
+    """What has no meaning here, as no client is evicted and no access times are kept; CLIENT LIST shows it."""
+    flag = "e" if isinstance(command, ClientNoEvict) else "T"
+    if command.on:
+        session.wishes.add(flag)
+    else:
+        session.wishes.discard(flag)
     return _OK

@@ -56,9 +56,11 @@ def _clients(sessions: Sessions, _: Fields) -> Fields:
     }
 
 
-def _memory(_: Sessions, status: Fields) -> Fields:
-    used = status.get("used_memory", 0)
-    return {"used_memory": used, "used_memory_rss": used, "maxmemory": 0, "maxmemory_policy": "noeviction"}
+def _memory(sessions: Sessions, _: Fields) -> Fields:
+    """What the shards hold and may hold; what the process takes besides is the operating system's to tell."""
+    used = sum(bus.memory_bytes for bus in sessions.backend.shard_buses)
+    maximum = sessions.backend.config().get("maxmemory", "0")
+    return {"used_memory": used, "used_memory_rss": used, "maxmemory": maximum, "maxmemory_policy": "noeviction"}
 
 
 def _persistence(_: Sessions, __: Fields) -> Fields:
@@ -67,12 +69,12 @@ def _persistence(_: Sessions, __: Fields) -> Fields:
 
 def _stats(sessions: Sessions, _: Fields) -> Fields:
     counters, sizes = sessions.counters, sessions.fanout.sizes()
-    connections_before, errors_before, _ = counters.before_reset
+    connections_before, errors_before, expired_before, _ = counters.before_reset
     return {
         "total_connections_received": counters.connections_opened - connections_before,
         "total_commands_processed": sum(counters.commands_since_reset.values()),
         "rejected_connections": sessions.rejected,
-        "expired_keys": 0,
+        "expired_keys": counters.expired_keys - expired_before,
         "evicted_keys": 0,
         "pubsub_channels": sizes["channel"],
         "pubsub_patterns": sizes["pattern"],
@@ -188,6 +190,7 @@ def client_line(session: Session, command: Command | None) -> str:
         + "P" * session.is_subscriber
         + "x" * (session.transaction is not None)
         + "b" * (session.blocked_read is not None)
+        + "".join(flag for flag in "eT" if flag in session.wishes)
     )
     transaction = session.transaction
     subscribed = session.subscribed

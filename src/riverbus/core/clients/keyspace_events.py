@@ -58,6 +58,7 @@ class KeyspaceEvents:
             for _, name, key in events:
                 if name != "xadd":
                     blocked.on_change(key)
+        self._sessions.counters.expired_keys += len([event for event in events if event[0] == "x"])
         flags = self._sessions.settings.event_flags
         if flags and ("K" in flags or "E" in flags):
             for kind, name, key in events:

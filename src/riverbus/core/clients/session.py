@@ -65,6 +65,7 @@ class Session:
         "transaction",
         "user",
         "watched",
+        "wishes",
     )
 
     def __init__(
@@ -111,6 +112,7 @@ class Session:
         self.rights: Rights | None = self.registry.users.rights(self.user)  # None: everything
         self.transaction: Transaction | None = None
         self.watched: dict[bytes, int] = {}  # versions by key
+        self.wishes: set[str] = set()  # e: CLIENT NO-EVICT, T: CLIENT NO-TOUCH
         self.pipeline.reply_mode = "on"
         self.pipeline.update_plain()
 
