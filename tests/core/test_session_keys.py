@@ -152,6 +152,16 @@ def test_who_waits_for_a_stream_is_not_told_of_a_string(node: FakeNode, client: 
     assert client.read() == [[[b"k", [[id_, [b"f", b"v"]]]]]]
 
 
+def test_who_waits_for_several_is_told_of_a_string_once_there_is_something(node: FakeNode, client: FakeClient) -> None:
+    client.send(XRead((b"k", b"s"), (None, None), None, 0))
+    node.settle()
+    other = node.connect()
+    other.do(set_(b"k"))
+    assert client.read() == []
+    other.do(xadd(b"s"))
+    assert [error_text(reply)[:10] for reply in client.read()] == ["WRONGTYPE "]
+
+
 def test_trimming_by_nodes_uses_the_setting_of_the_node(node: FakeNode, client: FakeClient) -> None:
     assert client.do(ConfigSet(((b"stream-node-max-entries", b"2"),))) == b"OK"
     for _ in range(7):

@@ -131,15 +131,15 @@ def _start_of(session: Session, channel: bytes, after: MessageId | None) -> Mess
 def _read(session: Session, command: XRead, starts: list[MessageId], is_retry: bool = False) -> Reply:
     found: list[tuple[Reply, Reply]] = []
     room = room_bytes(session)
+    has_string = False
     for channel, after in zip(command.channels, starts, strict=True):
         bus = session.backend.bus(channel)
         kind = _kind_of(session, channel)
         if kind == STRING and not is_retry:
             return WRONG_TYPE
-        if kind in (STRING, EXPIRED):
-            continue  # as in Redis: who waits for a stream is not told of another type
-        if after == ID_MAX:
-            continue  # there is no id above
+        has_string |= kind == STRING
+        if kind in (STRING, EXPIRED) or after == ID_MAX:  # above which there is no id
+            continue
         try:
             entries, size = _entries(bus, channel, after.next(), ID_MAX, command.limit or None, False, room)
         except _TooLarge:
@@ -147,6 +147,8 @@ def _read(session: Session, command: XRead, starts: list[MessageId], is_retry: b
         room -= size
         if entries:
             found.append((channel, entries))
+    if has_string and found:
+        return WRONG_TYPE  # as in Redis: who waits is told of another type once there is something for it
     return Pairs(tuple(found)) if found else NULL_ARRAY
 
 
