@@ -35,7 +35,7 @@ from riverbus.messages import (
     Status,
     Verbatim,
 )
-from riverbus.wire.parsing import GAP_CHANNEL
+from riverbus.wire.parsing import GAP_CHANNEL, INT64_MAX
 
 _HEADERS = [b"%d\r\n" % length for length in range(4 * KIB)]  # of payloads, after their `$`
 _INTEGERS = [b":%d\r\n" % value for value in range(KIB)]  # the replies of PUBLISH
@@ -134,7 +134,8 @@ class Resp2Encoder:
         self._sequence(b"*", value.items, write)
 
     def _integer(self, value: int, write: Write) -> None:
-        write(b":%d\r\n" % value)
+        """A count of 64 bits that a client began near the end (XSETID ENTRIESADDED) is signed, as in Redis."""
+        write(b":%d\r\n" % (value if value <= INT64_MAX else value - 2**64))
 
     def _boolean(self, value: bool, write: Write) -> None:
         write(b":1\r\n" if value else b":0\r\n")

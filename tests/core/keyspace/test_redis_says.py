@@ -113,6 +113,8 @@ def test_a_deleted_entry_is_null_in_the_history_and_leaves_with_a_claim(shard: S
     shard.add(b"s", "1 2 3")
     shard.do(XGroupCreate(b"s", b"g", ID_MIN))
     shard.do(XReadGroup(b"g", b"ann", (b"s",), (None,)))
+    for claim_ms in (None, 0):
+        assert shard.do(XReadGroup(b"g", b"ann", (b"s",), (ID_MAX,), claim_ms=claim_ms)) is None
     shard.do(XDel(b"s", ids("2")))
     assert shard.do(XReadGroup(b"g", b"ann", (b"s",), (ID_MIN,))) == [[b"s", [entry("1"), [b"2-0", None], entry("3")]]]
     assert shard.do(XAutoClaim(b"s", b"g", b"bob", 0, ID_MIN, 2)) == [b"3-0", [entry("1")], [b"2-0"]]

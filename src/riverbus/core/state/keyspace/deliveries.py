@@ -70,7 +70,8 @@ def xreadgroup(space: Keyspace, noun: XReadGroup) -> Outcome:
     for place, consumer, after in zip(places, consumers, noun.after, strict=True):
         budget = _Budget(noun.limit)
         if after is not None:
-            answers.append((place.key.name, _read_history(space, place, consumer, after, budget)))
+            if after != ID_MAX:  # above which there is no id
+                answers.append((place.key.name, _read_history(space, place, consumer, after, budget)))
             continue
         parts = _read_new(space, place, consumer, noun.no_ack, budget)
         if parts:
@@ -161,8 +162,8 @@ def _give(space: Keyspace, place: Place, consumer: Consumer, entry: Entry) -> No
 
 
 def _read_history(space: Keyspace, place: Place, consumer: Consumer, after: MessageId, budget: _Budget) -> list[Reply]:
-    """A consumer's own pending entries above the id, delivered to it once more."""
-    if not consumer.pending or after == ID_MAX:
+    """A consumer's own pending entries above the id, which is not the last, delivered to it once more."""
+    if not consumer.pending:
         return []
     found: list[Reply] = []
     held: list[Entry] = []
@@ -197,7 +198,8 @@ def _read_and_claim(
     answers: list[tuple[bytes, list[Reply]]] = []
     for place, consumer, after, found in zip(places, consumers, noun.after, claimed, strict=True):
         if after is not None:
-            answers.append((place.key.name, _read_history(space, place, consumer, after, _Budget(noun.limit))))
+            if after != ID_MAX:
+                answers.append((place.key.name, _read_history(space, place, consumer, after, _Budget(noun.limit))))
             continue
         if not budget.is_spent:
             parts = _read_new(space, place, consumer, noun.no_ack, budget)
