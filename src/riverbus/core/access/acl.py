@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from itertools import starmap
+from typing import Protocol
 
 from riverbus.access_commands import ACL_CATEGORIES
 from riverbus.core.access.redis_names import ABSENT
@@ -48,24 +49,14 @@ class Names(Protocol):
     def has_subcommands(self, name: str) -> bool: ...
 
 
-class KeyPattern(NamedTuple):
-    access: int  # READ, WRITE or both
-    pattern: bytes
-
-    def describe(self) -> str:
-        if self.access == READ | WRITE and self.pattern == b"*":
-            return "%RW~*"  # `~*` would be read as allkeys
-        return {READ: "%R~", WRITE: "%W~", READ | WRITE: "~"}[self.access] + text_of(self.pattern)
-
-
 @dataclass(slots=True)
 class Selector:
-    """One set of grants: a command must be allowed whole by one of a user's selectors."""
+    """One set of grants, in order: a command must be allowed whole by one of a user's selectors."""
 
     is_allkeys: bool = False
-    keys: list[KeyPattern] = field(default_factory=list)
+    keys: dict[bytes, int] = field(default_factory=dict)  # pattern -> READ, WRITE or both
     is_allchannels: bool = False
-    channels: list[bytes] = field(default_factory=list)
+    channels: dict[bytes, None] = field(default_factory=dict)
     is_allcommands: bool = False  # what the command rules begin from: everything, or nothing
     commands: list[str] = field(default_factory=list)  # "+get", "-@read", "+client|list", in order
 
@@ -73,7 +64,7 @@ class Selector:
         return " ".join(["+@all" if self.is_allcommands else "-@all", *self.commands])
 
     def describe_keys(self) -> str:
-        return "~*" if self.is_allkeys else " ".join(each.describe() for each in self.keys)
+        return "~*" if self.is_allkeys else " ".join(starmap(_describe_key, self.keys.items()))
 
     def describe_channels(self) -> str:
         return "&*" if self.is_allchannels else " ".join("&" + text_of(each) for each in self.channels)
@@ -90,7 +81,7 @@ class User:
     name: str
     is_on: bool = False
     is_nopass: bool = False
-    hashes: list[str] = field(default_factory=list)  # SHA-256, hexadecimal
+    hashes: dict[str, None] = field(default_factory=dict)  # SHA-256, hexadecimal
     root: Selector = field(default_factory=Selector)
     selectors: list[Selector] = field(default_factory=list)
 
@@ -104,6 +95,12 @@ class User:
 
     def copy(self) -> User:
         return read_user(self.name, rules_of(self))
+
+
+def _describe_key(pattern: bytes, access: int) -> str:
+    if access == READ | WRITE and pattern == b"*":
+        return "%RW~*"  # `~*` would be read as allkeys
+    return {READ: "%R~", WRITE: "%W~", READ | WRITE: "~"}[access] + text_of(pattern)
 
 
 def text_of(pattern: bytes) -> str:
@@ -143,9 +140,14 @@ def changed(user: User, rules: Iterable[str]) -> User:
     new = user.copy()
     for rule in rules:
         apply_rule(new, rule)
-    if len(new.describe()) > ACL_USER_BYTES_MAX:
-        raise RuleError("", f"the user's rules would take more than {ACL_USER_BYTES_MAX} bytes")
+    check_size(len(new.describe()))
     return new
+
+
+def check_size(size: int) -> None:
+    """Of a user, or of the rules of one command. Raises RuleError."""
+    if size > ACL_USER_BYTES_MAX:
+        raise RuleError("", f"the user's rules would take more than {ACL_USER_BYTES_MAX} bytes")
 
 
 def checked_name(name: bytes) -> str:
@@ -298,10 +300,9 @@ def _apply_hash(user: User, rule: str) -> None:
         raise RuleError(rule, reason)
     if rule[0] == "#":
         user.is_nopass = False
-        if digits not in user.hashes:
-            user.hashes.append(digits)
+        user.hashes.setdefault(digits)
     elif digits in user.hashes:
-        user.hashes.remove(digits)
+        del user.hashes[digits]
     else:
         raise RuleError(rule, "The password you are trying to remove from the user does not exist")
 
@@ -349,11 +350,7 @@ def _apply_key_pattern(selector: Selector, rule: str) -> None:
     if not tilde or not access or (flags and sorted(set(letters)) != sorted(letters)) or set(letters) - {"R", "W"}:
         raise RuleError(rule, "Syntax error")
     new = bytes_of(_without_spaces(rule, pattern))
-    for at, (held, existing) in enumerate(selector.keys):
-        if existing == new:
-            selector.keys[at] = KeyPattern(held | access, new)
-            return
-    selector.keys.append(KeyPattern(access, new))
+    selector.keys[new] = selector.keys.get(new, 0) | access
 
 
 def _apply_channel_pattern(selector: Selector, rule: str) -> None:
@@ -363,9 +360,7 @@ def _apply_channel_pattern(selector: Selector, rule: str) -> None:
             "effect. Try 'resetchannels' to start with an empty list of channels"
         )
         raise RuleError(rule, reason)
-    new = bytes_of(_without_spaces(rule, rule[1:]))
-    if new not in selector.channels:
-        selector.channels.append(new)
+    selector.channels.setdefault(bytes_of(_without_spaces(rule, rule[1:])))
 
 
 def _without_spaces(rule: str, pattern: str) -> str:

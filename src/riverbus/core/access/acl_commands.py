@@ -26,6 +26,7 @@ from riverbus.core.access.acl import (
     Selector,
     User,
     check_names_in_turn,
+    check_size,
     checked_name,
     merged,
     one_line,
@@ -172,6 +173,7 @@ def set_user(session: Session, command: AclSetUser) -> Reply:
     known = session.registry.users
     try:
         name = checked_name(command.name)
+        check_size(sum(map(len, command.rules)))  # the work of a command, too, is bounded
         rules = merged(command.rules)
         texts = [text_of(rule) for rule in rules]
         check_names_in_turn(known.get(name) or User(name), texts, known)

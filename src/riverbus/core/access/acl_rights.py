@@ -65,7 +65,7 @@ class _Grants:
     def __init__(self, selector: Selector, categories: Categories) -> None:
         self._commands = allowed_commands(selector, categories)
         self._all_keys = selector.is_allkeys
-        self._keys = [(access, Glob(pattern)) for access, pattern in selector.keys]
+        self._keys = [(access, Glob(pattern)) for pattern, access in selector.keys.items()]
         self._all_channels = selector.is_allchannels
         self._channels = [Glob(pattern) for pattern in selector.channels]
         self._literals = frozenset(selector.channels)
