@@ -287,6 +287,7 @@ impl Node {
             role: self.raw.raft.state,
             term: self.raw.raft.term,
             must_sync,
+            has_more: false,
         };
         let next_batch = self.queue(&ready, &parts.snapshot)?;
         self.raw.advance_append_async(ready);
@@ -299,6 +300,7 @@ impl Node {
             self.raw.on_persist_ready(number);
             parts.send_now.extend(waiting);
         }
+        parts.has_more = self.raw.has_ready();
         Ok(Some(parts))
     }
 

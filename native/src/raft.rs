@@ -131,8 +131,11 @@ impl Raft {
         })?)
     }
 
-    fn step(&self, raft_message: &[u8], sender: u64) -> PyResult<()> {
-        Ok(self.call(|node| node.step(raft_message, sender))?)
+    fn step(&self, raft_message: &[u8], sender: u64) -> PyResult<bool> {
+        Ok(self.call(|node| {
+            node.step(raft_message, sender)?;
+            Ok(node.raw.has_ready())
+        })?)
     }
 
     fn propose(&self, data: &[u8]) -> PyResult<(u64, u64)> {

@@ -25,6 +25,8 @@ pub struct Ready {
     role: u8,
     term: u64,
     must_sync: bool,
+    /// There is another already; applying what is committed may bring one, too.
+    has_more: bool,
 }
 
 pub struct Parts {
@@ -36,6 +38,7 @@ pub struct Parts {
     pub role: StateRole,
     pub term: u64,
     pub must_sync: bool,
+    pub has_more: bool,
 }
 
 impl Ready {
@@ -58,6 +61,7 @@ impl Ready {
             role: role_number(parts.role),
             term: parts.term,
             must_sync: parts.must_sync,
+            has_more: parts.has_more,
         })
     }
 }

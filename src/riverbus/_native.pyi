@@ -55,6 +55,7 @@ class Ready:
     role: int
     term: int
     must_sync: bool
+    has_more: bool
 
 @final
 class Raft:
@@ -82,7 +83,8 @@ class Raft:
     @staticmethod
     def peek_snapshot(raft_message: bytes) -> tuple[int, int, bytes] | None: ...
     def tick(self) -> bool: ...
-    def step(self, raft_message: bytes, sender: int) -> None: ...
+    def step(self, raft_message: bytes, sender: int) -> bool:
+        """As of `tick`: True if something is ready now."""
     def propose(self, data: bytes) -> tuple[int, int]: ...
     def propose_conf(self, changes: list[tuple[str, int]], context: bytes) -> tuple[int, int]:
         """Changes are ("voter" | "learner" | "remove", node); none at all leaves a joint membership."""

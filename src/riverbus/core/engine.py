@@ -155,13 +155,14 @@ class Engine:
         for message in messages:
             try:
                 if type(message) is RaftMessage:
-                    shard = self._shard(message.shard)
-                    kind = Raft.peek(message.data)[0]
+                    number, data = message
+                    shard = self._shard(number)
+                    kind = Raft.peek(data)[0]
                     if kind == _MSG_SNAPSHOT:
-                        shard.install.on_raft_snapshot(peer, message.data)
-                    elif shard.comeback.admits(kind):
-                        shard.replica.raft.step(message.data, peer)
-                    touched.add(message.shard)
+                        shard.install.on_raft_snapshot(peer, data)
+                        touched.add(number)
+                    elif shard.comeback.admits(kind) and shard.replica.raft.step(data, peer):
+                        touched.add(number)
                 else:
                     self._on_message(peer, message)
             except (BadMessage, DamagedEntry) as error:

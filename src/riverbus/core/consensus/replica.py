@@ -161,17 +161,19 @@ class Replica:
         while (ready := raft.ready()) is not None:
             if ready.must_sync:
                 self.awaits_batch = self._host.flushed_batch + 1
-            if ready.snapshot is not None:
-                self._install(ready.snapshot[0])
+            if (snapshot := ready.snapshot) is not None:
+                self._install(snapshot[0])
             for to, data in ready.send_now:
                 links.send(to, _new(RaftMessage, (shard, data)))
             changed = ready.leader != self.leader or ready.role != self.role or ready.term != self.term
             if changed:
                 self._become(ready.role, ready.term, ready.leader)
-            if ready.committed:
-                self._apply(ready.committed)
+            if committed := ready.committed:
+                self._apply(committed)
             for index, context in ready.read_states:
                 self._host.on_read_ready(shard, context, index)
+            if not (committed or snapshot or ready.has_more):
+                return  # most have none behind them: not asked for once more
 
     def _become(self, role: int, term: int, leader: int) -> None:
         if term != self.term:
