@@ -49,6 +49,7 @@ class Receipts:
         receivers: Callable[[bytes, int], int],
     ) -> None:
         self.is_on = False
+        self.has_turn = False  # `on_turn` has something to do: kept, for it is asked at the end of every turn
         self._replica = replica
         self._route = route
         self._log = log
@@ -78,6 +79,7 @@ class Receipts:
             self._is_marked = True
             self._log.put_meta(self._replica.shard, MARK_KEY, b"1")
             self._certain_from = self._batches.flushed_batch + 1
+        self.has_turn = self.is_on or self._is_marked
 
     def on_received(self, peer: int, term: int, index: int) -> None:
         """A follower has the log up to `index` in memory. Raises BadMessage."""
@@ -93,10 +95,6 @@ class Receipts:
         """A link is up or down: it may be another life of the node that is at its end."""
         self._received.pop(peer, None)
         self._said = (0, 0)
-
-    @property
-    def has_turn(self) -> bool:
-        return self.is_on or self._is_marked
 
     def on_turn(self) -> None:
         """The end of a turn: all entries that came in it are in memory. Not while the node comes back."""
@@ -151,5 +149,5 @@ class Receipts:
     def _maybe_unmark(self) -> None:
         """No rule asks for it any more, and all that this node was counted with is committed."""
         if self._is_marked and self._counted is not None and self._replica.applied_index >= self._counted:
-            self._is_marked = False
+            self._is_marked = self.has_turn = False
             self._log.put_meta(self._replica.shard, MARK_KEY, None)

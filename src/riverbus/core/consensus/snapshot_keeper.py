@@ -89,7 +89,8 @@ class SnapshotKeeper:
     def on_tick(self, now: float, flushed: int, completed: int) -> None:
         """Begin a snapshot when it is due. `flushed` and `completed`: the log's last batches handed over, on disk."""
         replica = self._replica
-        self._delete_obsolete(flushed, completed)
+        if self._obsolete:
+            self._delete_obsolete(flushed, completed)
         if not self._marks or replica.logged_bytes - self._marks[-1][0] >= _MARK_BYTES:
             self._marks.append((replica.logged_bytes, replica.applied_index))
         if self._last_at is None:
@@ -98,7 +99,7 @@ class SnapshotKeeper:
             return
         grown = replica.logged_bytes - self._last_bytes
         # A snapshot costs what is retained: let the log grow in proportion, or a large window is written for ever.
-        is_due = grown >= max(self._trailing_bytes, replica.bus.retained_bytes // 2)
+        is_due = grown >= self._trailing_bytes and grown >= replica.bus.retained_bytes // 2
         is_old = grown > 0 and now - self._last_at >= self._trailing_s
         wanted = replica.raft.snapshot_wanted()
         if is_due or is_old or (wanted is not None and wanted > self.last_index):
@@ -151,8 +152,6 @@ class SnapshotKeeper:
         self._obsolete_after = None
 
     def _delete_obsolete(self, flushed: int, completed: int) -> None:
-        if not self._obsolete:
-            return
         if self._obsolete_after is None:
             # The record may have been queued in this very turn, whose batch has the next number.
             self._obsolete_after = flushed + 1
