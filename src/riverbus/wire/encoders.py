@@ -117,6 +117,9 @@ class Resp2Encoder:
         for item in items:
             if type(item) is bytes:  # nearly all, in history
                 write(b"$%d\r\n%b\r\n" % (len(item), item))
+            elif type(item) is tuple or type(item) is list:  # an entry, and its fields: `_sequence`, found at once
+                write(b"*%d\r\n" % len(item))
+                self._items(item, write)
             else:
                 self._write(item, write)
 

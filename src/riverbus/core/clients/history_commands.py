@@ -20,7 +20,7 @@ from riverbus.core.clients.reads import NO_KEY, STREAM, STRING, query, read_fres
 from riverbus.core.clients.refusals import REPLY_TOO_LARGE, WRONG_TYPE
 from riverbus.core.state.entries import message_fields
 from riverbus.keyspace_commands import Pairs, Type
-from riverbus.messages import ID_MAX, ID_MIN, NULL_ARRAY, BusError, Message, MessageId, Reply, Status
+from riverbus.messages import ID_MAX, ID_MIN, NULL_ARRAY, BusError, MessageId, Reply, Status
 
 if TYPE_CHECKING:
     from riverbus.core.clients.session import Session
@@ -47,9 +47,10 @@ def _entries(
     while first <= last and (limit is None or len(entries) < limit):
         wanted = _PAGE if limit is None else min(_PAGE, limit - len(entries))
         page = bus.range(channel, first, last, wanted, reverse)
-        for message in page:
-            entries.append(_entry(message))
-            size += len(message.body) + _ENTRY_BYTES
+        for id_, kind, body in page:
+            entries.append((b"%d-%d" % id_, message_fields(kind, body)))
+            size += len(body)
+        size += _ENTRY_BYTES * len(page)
         if size > room:
             raise _TooLarge
         if len(page) < wanted:
@@ -73,10 +74,6 @@ def _kind_of(session: Session, channel: bytes) -> Status:
         if state is not None and state.is_explicit:
             return EXPIRED
     return kind
-
-
-def _entry(message: Message) -> Reply:
-    return (message.id.to_bytes(), message_fields(message.kind, message.body))
 
 
 def xrange(session: Session, command: XRange) -> Reply:

@@ -44,6 +44,7 @@ WRITE = Struct("<BBI")
 LENGTH = Struct("<I")
 RUN_BYTES_MAX = 2**31  # the lengths of a run add up to a u32
 KINDS = frozenset(int(kind) for kind in Kind)
+_XADD = int(Kind.XADD)
 
 
 class DamagedEntry(Exception):
@@ -324,7 +325,7 @@ def split(data: bytes, lengths_at: int, count: int, skip: int = 0, keep: int | N
 
 def message_fields(kind: int, body: bytes) -> list[bytes]:
     """A message as a stream entry: flat list of fields and values. Raises DamagedFields."""
-    return decode_fields(body) if kind == Kind.XADD else [b"message", body]
+    return decode_fields(body) if kind == _XADD else [b"message", body]
 
 
 __all__ = [
