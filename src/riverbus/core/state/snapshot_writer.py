@@ -216,10 +216,10 @@ class SnapshotWriter:
     ) -> Iterator[Item]:
         """A frozen copy of each item of a registry that there was at the beginning, as it was then."""
         epoch = self._store.epoch
-        for number in range(PARTITIONS):
-            if not partitions[number] and number not in saved:
+        for number, partition in enumerate(partitions):
+            if not partition and not (saved and number in saved):
                 continue  # most are empty where channels are few
-            live = [item for item in partitions[number].values() if item.epoch != epoch]
+            live = [item for item in partition.values() if item.epoch != epoch]
             self._pending = [*saved.pop(number, {}).values(), *live]
             while self._pending:
                 item: Item = self._pending.pop()

@@ -362,6 +362,9 @@ class Store:
             del self.keyspace.garbage[-_RELEASED_PER_STEP:]
             return True
         partitions, keys = self.partitions, self.keyspace.partitions
+        if freed + len(partitions) + self.channels + self.keyspace.count <= _RELEASED_PER_STEP:
+            partitions.clear()  # a small state: what the loop below would do in this one step
+            keys.clear()
         while partitions and freed < _RELEASED_PER_STEP:
             freed += 1 + len(partitions.pop()) + len(keys.pop())
         if not self.partitions:
