@@ -80,25 +80,26 @@ class ChannelHistory:
     skips: list[Skip] = field(default_factory=list)  # of sessions
 
     def add(self, event: Event) -> None:
-        match event.operation:
-            case "publish" if event.key is not None and event.key in self.keyed:
-                self._add_attempt(event, self.keyed[event.key])
-            case "publish":
-                if event.key is not None:
-                    self.keyed[event.key] = len(self.publishes)
+        _, _, client, operation, _, value, result, id_, _, _, key, _ = event
+        if operation == "read":
+            self.reads[client].append(event)
+        elif operation == "publish":
+            if key is not None and key in self.keyed:
+                self._add_attempt(event, self.keyed[key])
+            else:
+                if key is not None:
+                    self.keyed[key] = len(self.publishes)
                 self.publishes.append(event)
-                self.attempts[event.value] += event.result != "fail"
-            case "read_all":
-                self.full_reads.append(event)
-            case "read":
-                self.reads[event.client].append(event)
-            case _:
-                self.sessions[event.client].append(event)
-        if event.id is not None and event.operation in ("publish", "read", "deliver"):
-            if event.value not in (values := self.values[event.id]):
-                values.append(event.value)
-            if event.id not in (ids := self.ids[event.value]):
-                ids.append(event.id)
+                self.attempts[value] += result != "fail"
+        elif operation == "read_all":
+            self.full_reads.append(event)
+        else:
+            self.sessions[client].append(event)
+        if id_ is not None and operation in ("publish", "read", "deliver"):
+            if value not in (values := self.values[id_]):
+                values.append(value)
+            if id_ not in (ids := self.ids[value]):
+                ids.append(id_)
 
     def _add_attempt(self, event: Event, at: int) -> None:
         """All attempts under one key are one publish: from the first one's start to the first answer that has it."""
@@ -117,7 +118,9 @@ class ChannelHistory:
 
     def sure_id_of(self, event: Event) -> MessageId | None:
         """None also where the value may have been published twice, so that no id is surely this event's."""
-        return None if event.id is None and self.attempts[event.value] > 1 else self.id_of(event)
+        if (id_ := event.id) is not None:
+            return id_
+        return None if self.attempts[event.value] > 1 else self.id_of(event)
 
     def read_values(self, full_read: Event) -> set[Hashable]:
         return {event.value for event in self.reads.get(full_read.client, ())}
@@ -151,6 +154,7 @@ def check(events: Iterable[Event]) -> list[Violation]:
 def lost(history: ChannelHistory) -> Iterator[str]:
     """C1: every acknowledged publish is read by every full-range read that began after the last publish ended."""
     acked = [event for event in history.publishes if event.result == "ok"]
+    values = [event.value for event in acked]
     if not acked:
         return
     ended = max(event.done for event in history.publishes)
@@ -161,8 +165,8 @@ def lost(history: ChannelHistory) -> Iterator[str]:
         seen = history.read_values(read)
         missing = [
             at
-            for at, event in enumerate(acked)
-            if event.value not in seen and not _is_trimmed(history.id_of(event), read)
+            for at, value in enumerate(values)
+            if value not in seen and not _is_trimmed(history.id_of(acked[at]), read)
         ]
         if missing:
             first, last = missing[0], missing[-1]
@@ -272,15 +276,16 @@ def session_order(history: ChannelHistory) -> Iterator[str]:
 
 def freshness(history: ChannelHistory) -> Iterator[str]:
     """C10: a full-range read that began after an acknowledgement sees that message, unless that came early."""
-    by_done = sorted((event for event in history.publishes if event.result == "ok"), key=lambda e: e.done)
+    certain = [event for event in history.publishes if event.result == "ok" and not event.is_early]
+    by_done = [(event.done, event.value, event) for event in sorted(certain, key=lambda e: e.done)]
     for read in history.full_reads:
         if read.result != "ok":
             continue
-        seen = history.read_values(read)
-        for event in by_done:
-            if event.done >= read.invoked:
+        seen, invoked = history.read_values(read), read.invoked
+        for done, value, event in by_done:
+            if done >= invoked:
                 break
-            if event.value not in seen and not event.is_early and not _is_trimmed(history.id_of(event), read):
+            if value not in seen and not _is_trimmed(history.id_of(event), read):
                 yield f"{read.client} on node {read.node} did not see {_publish(event)}, acknowledged before it began"
 
 

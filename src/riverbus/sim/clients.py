@@ -140,12 +140,12 @@ class SimConnection:
             self._after_delay(1, self._on_closed)
 
     def _arrive_at_node(self, data: bytes) -> None:
-        if self._is_heard and self.node.life == self._life:
-            self.node.on_client_bytes(lambda: self._handle(data))
+        def handle() -> None:
+            if not self.session.is_closed:
+                self.session.handle(self._protocol.receive_data(data))
 
-    def _handle(self, data: bytes) -> None:
-        if not self.session.is_closed:
-            self.session.handle(self._protocol.receive_data(data))
+        if self._is_heard and self.node.life == self._life:
+            self.node.on_client_bytes(handle)
 
     def _arrive_at_client(self, data: bytes) -> None:
         if not self.is_open:

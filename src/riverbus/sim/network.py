@@ -53,7 +53,8 @@ class _Pair:
     @property
     def is_whole(self) -> bool:
         """Does the connection still have the processes at its ends that made it?"""
-        return self.lives == (self.first.life, self.second.life)
+        lives = self.lives
+        return lives[0] == self.first.life and lives[1] == self.second.life
 
 
 class Network:
@@ -204,25 +205,23 @@ class Network:
         if not pair.is_up or pair.life != life or not pair.is_whole:
             return
         node = self._nodes[way[1]]
-        if way in self._held or way in self._cut or node.is_paused or not node.is_alive:
+        if way in self._cut or way in self._held or node.is_paused or not node.is_alive:
             # TCP sends it again until the cut heals or the connection dies.
             self._held.setdefault(way, []).append((life, data, is_stream))
             return
-        self._deliver(way, life, data, is_stream)
+        self._deliver(node, way, life, data, is_stream)
 
-    def _deliver(self, way: Way, life: int, data: bytes, is_stream: bool) -> None:
-        stream = self._streams.get(way)
+    def _deliver(self, node: SimNode, way: Way, life: int, data: bytes, is_stream: bool) -> None:
         if not is_stream:
             decoder = FrameDecoder(LINK)
-        elif stream is not None and stream[0] == life:
+        elif (stream := self._streams.get(way)) is not None and stream[0] == life:
             decoder = stream[1]
         else:
             decoder = FrameDecoder(LINK)
             self._streams[way] = (life, decoder)
         decoder.feed(data)
-        messages = cast(list[PeerMessage], decoder.drain())
-        if messages:
-            self._nodes[way[1]].on_messages(way[0], messages)
+        if messages := decoder.drain():
+            node.on_messages(way[0], cast("list[PeerMessage]", messages))
 
     def _release(self, source: int, target: int) -> None:
         """After a cut has healed: what was sent meanwhile arrives, in order."""
@@ -231,7 +230,7 @@ class Network:
             pair = self._links[source, target]
             for life, data, is_stream in held:
                 if pair.is_up and pair.life == life:
-                    self._deliver((source, target), life, data, is_stream)
+                    self._deliver(self._nodes[target], (source, target), life, data, is_stream)
 
     def watch(self) -> None:
         """Every 100 ms: connections between nodes that cannot hear each other die; others are made."""
@@ -298,7 +297,10 @@ class SimLinks:
         self._gathered: dict[int, list[PeerMessage]] = {}
 
     def send(self, peer: int, message: PeerMessage) -> None:
-        self._gathered.setdefault(peer, []).append(message)
+        if (gathered := self._gathered.get(peer)) is None:
+            self._gathered[peer] = [message]
+        else:
+            gathered.append(message)
 
     def is_up(self, peer: int) -> bool:
         return self._network.is_up(self._node, peer)

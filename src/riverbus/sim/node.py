@@ -199,8 +199,15 @@ class SimNode:
         life = self.life
 
         def happen() -> None:
-            if self.life == life:
+            if self.life != life:
+                return
+            if self.is_paused or not self.is_alive:
                 self.while_running(event)
+                return
+            try:
+                event()
+            except (LogError, RaftError) as error:
+                self._on_fault(error)
 
         return happen
 

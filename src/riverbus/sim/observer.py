@@ -9,7 +9,7 @@ state's hash, each change of a role and each fault.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -40,9 +40,15 @@ class Trace:
         if len(self._items) >= _ITEMS_PER_UPDATE:
             self._update()
 
+    def add_all(self, items: Sequence[object]) -> None:
+        """The same as to add each."""
+        self._items += items
+        while len(self._items) >= _ITEMS_PER_UPDATE:
+            self._update()
+
     def _update(self) -> None:
-        self._digest.update(_encode(self._items))
-        self._items.clear()
+        self._digest.update(_encode(self._items[:_ITEMS_PER_UPDATE]))
+        del self._items[:_ITEMS_PER_UPDATE]
 
     def hexdigest(self) -> str:
         self._update()
@@ -184,7 +190,7 @@ class ObservedEngine(Engine):
     def on_applied(self, replica: Replica, index: int, applied: Applied) -> None:
         term = replica.raft.term_of(index)
         self._observer.on_applied(self.settings.node, replica.shard, index, term, replica.bus.running_hash, applied)
-        super().on_applied(replica, index, applied)
+        Engine.on_applied(self, replica, index, applied)  # `super()` makes an object each time
 
     def on_leader(self, replica: Replica) -> None:
         self._observer.on_role(self.settings.node, replica.shard, replica.role, replica.term, replica.leader)
@@ -199,7 +205,7 @@ class ObservedEngine(Engine):
 
     def end_turn(self) -> None:
         before = self.flushed_batch
-        super().end_turn()
+        Engine.end_turn(self)
         batch = self.flushed_batch
         if batch > before:
             for shard in self.shards:

@@ -28,7 +28,7 @@ from riverbus.sim.network import Network
 from riverbus.sim.node import SimNode
 from riverbus.sim.observer import Observer
 from riverbus.sim.swarm import Swarm, draw
-from riverbus.sim.workload import Client, Follower, Listener, Publisher, Reader
+from riverbus.sim.workload import Client, Follower, Listener, Publisher, Reader, parse_id
 
 ELECTION_S = limits.TICK_S * limits.ELECTION_TICKS * 2
 FOUNDING_S = 15.0
@@ -124,6 +124,11 @@ class World:
         self.history.append(event)
         self.trace.add(event)
         self.reads += event.operation == "read_all"
+
+    def record_read(self, events: list[Event]) -> None:
+        """The messages of one read."""
+        self.history += events
+        self.trace.add_all(events)
 
     def record_group(self, event: GroupEvent) -> None:
         self.group_history.append(event)
@@ -223,6 +228,7 @@ class World:
         self.history.clear()
         self.group_history.clear()
         self.observer.free()
+        parse_id.cache_clear()  # the collector would look through what it remembers, too
 
     def _add_clients(self) -> None:
         swarm = self.swarm
