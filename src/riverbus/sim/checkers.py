@@ -95,11 +95,11 @@ class ChannelHistory:
             self.full_reads.append(event)
         else:
             self.sessions[client].append(event)
-        if id_ is not None and operation in ("publish", "read", "deliver"):
-            if value not in (values := self.values[id_]):
-                values.append(value)
-            if id_ not in (ids := self.ids[value]):
-                ids.append(id_)
+        if id_ is None or operation not in ("publish", "read", "deliver"):
+            return
+        if value not in (values := self.values[id_]):
+            values.append(value)
+            self.ids[value].append(id_)  # the same pairs the other way round: it is not there either
 
     def _add_attempt(self, event: Event, at: int) -> None:
         """All attempts under one key are one publish: from the first one's start to the first answer that has it."""

@@ -221,9 +221,8 @@ class Publisher(Client):
             self.last_ok = invoked
         key = value if self._has_keys else None
         node = self.node_id
-        self.world.record(
-            Event(invoked, now, self.name, "publish", channel, value, result, id_, node, key=key, is_early=is_early)
-        )
+        event = (invoked, now, self.name, "publish", channel, value, result, id_, node, None, key, is_early)
+        self.world.record(_new(Event, event))
 
 
 class Follower(Client):
@@ -267,22 +266,24 @@ class Follower(Client):
             if isinstance(reply, Exception):
                 raise AssertionError(f"a subscriber got {reply!r}")
             return
-        match reply:
-            case [b"bus.message", _, id_, payload]:
-                self.last = parse_id(id_)
-                self.world.delivered += 1
-                self._record("deliver", value_of(payload), self.last, None)
-            case [b"bus.gap", _, after, until]:
-                self.last = max(self.last, parse_id(until))
-                self.world.on_gap(self.channel, parse_id(until))
-                self._record("gap", None, parse_id(until), parse_id(after))
-            case _:
-                pass  # the confirmation, and HELLO's reply
+        if reply[0] == b"bus.message":
+            _, _, id_, payload = reply
+            self.last = parse_id(id_)
+            self.world.delivered += 1
+            self._record("deliver", value_of(payload), self.last, None)
+        elif reply[0] == b"bus.gap":
+            _, _, after, until = reply
+            self.last = max(self.last, parse_id(until))
+            self.world.on_gap(self.channel, parse_id(until))
+            self._record("gap", None, parse_id(until), parse_id(after))
+        # else the confirmation, and HELLO's reply
 
     def _record(self, operation: Operation, value: str | None, id_: MessageId, after: MessageId | None) -> None:
         now = self.world.clock.now
         session = f"{self.name}/{self.connections}"
-        self.world.record(Event(now, now, session, operation, self.channel, value, "ok", id_, self.node_id, after))
+        node = self.node_id
+        event = (now, now, session, operation, self.channel, value, "ok", id_, node, after, None, False)
+        self.world.record(_new(Event, event))
 
 
 class Listener(Client):
