@@ -38,9 +38,17 @@ def test_a_failure_that_needs_no_faults_keeps_one() -> None:
 
 
 def test_the_replay_command_says_all_that_makes_the_run() -> None:
-    options = Options(7, nodes=3, chaos_s=20.0, only_faults=(3, 17))
-    assert replay_command(options) == "riverbus sim --seed 7 --nodes 3 --chaos 20 --only-faults 3,17"
+    options = Options(7, nodes=3, chaos_s=20.0, only_faults=(3, 17), publishes_per_s=50.0)
+    assert replay_command(options) == "riverbus sim --seed 7 --nodes 3 --chaos 20 --rate 50 --only-faults 3,17"
     assert replay_command(Options(7, has_faults=False)) == "riverbus sim --seed 7 --no-faults"
+
+
+def test_a_rate_that_is_asked_for_is_what_clients_publish_and_the_figures_say_so() -> None:
+    done = sim("--seed", "4", "--nodes", "3", "--chaos", "20", "--rate", "70", "--no-faults", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert 40 < figures["published_per_s"] < 90  # of all simulated time: nobody publishes before the cluster is founded
+    assert 0.9 * figures["published_per_s"] < figures["acked_per_s"] <= figures["published_per_s"]
 
 
 def test_what_a_world_raises_is_the_seeds_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,12 @@ def sim(
     seeds: Annotated[int, typer.Option(min=1, help="So many seeds, from --seed on.")] = 1,
     nodes: Annotated[int | None, typer.Option(min=1, max=7, help="In each cluster; else each seed draws it.")] = None,
     chaos: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Simulated time with faults.")] = 60.0,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N", min=0.1, help="Publishes a second that all clients together try; else each seed draws it."
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=0, help="Processes; 0: one a core.")] = 0,
     minutes: Annotated[float, typer.Option(min=0, help="Begin no more seeds after so long; 0: all of them.")] = 0,
     faults: Annotated[bool, typer.Option(help="Let things go wrong.")] = True,
@@ -47,7 +53,7 @@ def sim(
     only = None if only_faults is None else _numbers(only_faults)
     totals = Totals()
     began = time.monotonic()
-    all_options = [Options(number, nodes, chaos, faults, only) for number in range(seed, seed + seeds)]
+    all_options = [Options(number, nodes, chaos, faults, only, rate) for number in range(seed, seed + seeds)]
     for outcome in run_seeds(all_options, jobs or os.cpu_count() or 1):
         totals.add(outcome)
         totals.wall_s = time.monotonic() - began
@@ -103,6 +109,7 @@ def _figures(totals: Totals, seed: int) -> dict[str, object]:
         "cluster_hours": round(totals.cluster_hours, 4),
         "faults": totals.faults,
         "operations": totals.operations,
+        "published": totals.published,
         "acked": totals.acked,
         "refused": totals.refused,
         "reads": totals.reads,
@@ -113,6 +120,8 @@ def _figures(totals: Totals, seed: int) -> dict[str, object]:
         "nodes_lost": totals.nodes_lost,
         "handed_out": totals.handed_out,
         "group_acked": totals.group_acked,
+        "published_per_s": round(totals.per_simulated_s(totals.published), 1),
+        "acked_per_s": round(totals.per_simulated_s(totals.acked), 1),
         "longest_wait_s": round(totals.longest_wait_s, 3),
         "wall_s": round(totals.wall_s, 2),
         "speed": round(totals.speed, 1),

@@ -21,6 +21,7 @@ _SUMMED = (
     "simulated_s",
     "faults",
     "operations",
+    "published",
     "acked",
     "refused",
     "reads",
@@ -61,6 +62,7 @@ class Totals:
     cpu_s: float = field(default=0.0, compare=False)
     faults: int = 0
     operations: int = 0
+    published: int = 0
     acked: int = 0
     refused: int = 0
     reads: int = 0
@@ -90,6 +92,9 @@ class Totals:
     @property
     def cluster_hours(self) -> float:
         return self.simulated_s / 3600
+
+    def per_simulated_s(self, count: int) -> float:
+        return count / max(self.simulated_s, 1e-9)
 
     @property
     def speed(self) -> float:
@@ -183,6 +188,8 @@ def replay_command(options: Options) -> str:
         parts += ["--nodes", str(options.nodes)]
     if options.chaos_s != Options(0).chaos_s:
         parts += ["--chaos", f"{options.chaos_s:g}"]
+    if options.publishes_per_s is not None:
+        parts += ["--rate", f"{options.publishes_per_s:g}"]
     if not options.has_faults:
         parts += ["--no-faults"]
     elif options.only_faults is not None:

@@ -163,6 +163,7 @@ class Publisher(Client):
 
     def _command(self, channel: str, value: str) -> bytes:
         self._waiting.append((self.world.clock.now, channel, value))
+        self.world.published += 1
         payload = value.encode().ljust(self._size, b".")
         if self._stream is not None:
             return command(b"XADD", channel.encode(), b"*", b"message", payload)

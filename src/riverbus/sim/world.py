@@ -47,6 +47,7 @@ class Options:
     chaos_s: float = 60.0
     has_faults: bool = True
     only_faults: tuple[int, ...] | None = None  # positions in the list of faults: what shrinking keeps
+    publishes_per_s: float | None = None  # that clients want to make, all together; faults let them make fewer
     changes: Mapping[str, object] = field(default_factory=dict)  # of the swarm's fields
 
 
@@ -57,6 +58,7 @@ class Report:
     trace: str
     simulated_s: float
     faults: int
+    published: int  # sent, with every retry
     acked: int
     refused: int
     delivered: int
@@ -89,6 +91,8 @@ class World:
         self.swarm: Swarm = draw(Random(~options.seed))  # apart from what follows: a new option changes no scenario
         if options.nodes is not None:
             self.swarm = replace(self.swarm, nodes=options.nodes)
+        if options.publishes_per_s is not None:
+            self.swarm = replace(self.swarm, publishes_per_s=options.publishes_per_s)
         self.swarm = replace(self.swarm, **options.changes)  # type: ignore[arg-type]
         self.clock = Clock()
         self.network = Network(self.clock, Random(self.random.getrandbits(64)), self.swarm.weather)
@@ -97,7 +101,7 @@ class World:
         self.history: list[Event] = []
         self.group_history: list[GroupEvent] = []
         self.handed_out = self.group_acked = 0
-        self.acked = self.refused = self.delivered = self.gaps = self.reads = 0
+        self.published = self.acked = self.refused = self.delivered = self.gaps = self.reads = 0
         self.memory_losses: list[float] = []  # when a majority lost its memory at once
         self.longest_wait_s = 0.0
         self.violations: list[Violation] = []
@@ -202,6 +206,7 @@ class World:
             trace=self.trace.hexdigest(),
             simulated_s=self.clock.now,
             faults=len(self.faults.log),
+            published=self.published,
             acked=self.acked,
             refused=self.refused,
             delivered=self.delivered,
