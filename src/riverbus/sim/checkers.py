@@ -11,7 +11,7 @@ history's events share. Everything is one pass over the events, or over one chan
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -277,15 +277,15 @@ def session_order(history: ChannelHistory) -> Iterator[str]:
 def freshness(history: ChannelHistory) -> Iterator[str]:
     """C10: a full-range read that began after an acknowledgement sees that message, unless that came early."""
     certain = [event for event in history.publishes if event.result == "ok" and not event.is_early]
-    by_done = [(event.done, event.value, event) for event in sorted(certain, key=lambda e: e.done)]
+    by_done = sorted(certain, key=lambda e: e.done)
+    done, values = [event.done for event in by_done], [event.value for event in by_done]
     for read in history.full_reads:
         if read.result != "ok":
             continue
-        seen, invoked = history.read_values(read), read.invoked
-        for done, value, event in by_done:
-            if done >= invoked:
-                break
-            if value not in seen and not _is_trimmed(history.id_of(event), read):
+        seen = history.read_values(read)
+        acked = bisect_left(done, read.invoked)  # so many of them before it began
+        for event in [by_done[at] for at in range(acked) if values[at] not in seen]:
+            if not _is_trimmed(history.id_of(event), read):
                 yield f"{read.client} on node {read.node} did not see {_publish(event)}, acknowledged before it began"
 
 

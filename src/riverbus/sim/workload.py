@@ -32,15 +32,27 @@ _TAIL_COUNT = 30
 _new = tuple.__new__  # makes an id, or an event, in half the time
 
 
-@lru_cache(1 << 14)  # each id is met some ten times: by its publisher, its subscribers, and each read
+# Each id and each value is met some ten times: by its publisher, its subscribers, and each read.
+@lru_cache(1 << 14)
 def parse_id(text: bytes) -> MessageId:
     ms, seq = text.split(b"-")
     return _new(MessageId, (int(ms), int(seq)))
 
 
+def forget_texts() -> None:
+    """At a world's end: the collector would look through what was remembered."""
+    parse_id.cache_clear()
+    _text.cache_clear()
+
+
 def value_of(payload: bytes) -> str:
     end = payload.find(b".")
-    return (payload if end < 0 else payload[:end]).decode()
+    return _text(payload if end < 0 else payload[:end])
+
+
+@lru_cache(1 << 14)
+def _text(value: bytes) -> str:
+    return value.decode()
 
 
 class Client:
@@ -362,16 +374,14 @@ class Reader(Client):
         self._reads += 1
         name = f"{self.name}#{self._reads}"
         world, now, node = self.world, self.world.clock.now, self.node_id
-        read = [(parse_id(id_), value_of(fields[1])) for id_, fields in entries]
-        after = world.trimmed_until(channel, read[0][0] if read else None, len(read))
-        if not is_whole and len(read) == _TAIL_COUNT:
-            after = max(after or ID_MIN, before(read[0][0]))
+        first = parse_id(entries[0][0]) if entries else None
+        after = world.trimmed_until(channel, first, len(entries))
+        if not is_whole and first is not None and len(entries) == _TAIL_COUNT:
+            after = max(after or ID_MIN, before(first))
         world.record(Event(invoked, now, name, "read_all", channel, node=node, after=after))
+        start, end = (invoked, now, name, "read", channel), (node, None, None, False)
         world.record_read(
-            [
-                _new(Event, (invoked, now, name, "read", channel, value, "ok", id_, node, None, None, False))
-                for id_, value in read
-            ]
+            [_new(Event, (*start, value_of(fields[1]), "ok", parse_id(id_), *end)) for id_, fields in entries]
         )
 
     def on_closed(self) -> None:

@@ -40,9 +40,17 @@ from riverbus.wire.parsing import GAP_CHANNEL, INT64_MAX
 _HEADERS = [b"%d\r\n" % length for length in range(4 * KIB)]  # of payloads, after their `$`
 _INTEGERS = [b":%d\r\n" % value for value in range(KIB)]  # the replies of PUBLISH
 _MESSAGE = b"message"  # the field of an entry that was published
+_ENTRY = b"*2\r\n$%d\r\n%b\r\n*2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
 _KINDS = {"channel": b"message", "pattern": b"pmessage", "shard": b"smessage"}
 
 Write = Callable[[bytes], None]
+
+
+def _is_plain_entry(item: Sequence[Reply]) -> bool:
+    """[id, [name, value]], as of a published message."""
+    if len(item) != 2 or type(item[1]) is not list or len(item[1]) != 2:
+        return False
+    return type(item[0]) is type(item[1][0]) is type(item[1][1]) is bytes
 
 
 def _bulk(data: bytes) -> bytes:
@@ -117,9 +125,13 @@ class Resp2Encoder:
         for item in items:
             if type(item) is bytes:  # nearly all, in history
                 write(b"$%d\r\n%b\r\n" % (len(item), item))
-            elif type(item) is tuple or type(item) is list:  # an entry, and its fields: `_sequence`, found at once
-                write(b"*%d\r\n" % len(item))
-                self._items(item, write)
+            elif type(item) is tuple or type(item) is list:  # `_sequence`, found at once
+                if _is_plain_entry(item):
+                    id_, (name, value) = item
+                    write(_ENTRY % (len(id_), id_, len(name), name, len(value), value))
+                else:
+                    write(b"*%d\r\n" % len(item))
+                    self._items(item, write)
             else:
                 self._write(item, write)
 
