@@ -161,7 +161,9 @@ class Engine:
                     if kind == _MSG_SNAPSHOT:
                         shard.install.on_raft_snapshot(peer, data)
                         touched.add(number)
-                    elif shard.comeback.admits(kind) and shard.replica.raft.step(data, peer):
+                    elif shard.comeback.is_under_way and not shard.comeback.admits(kind):
+                        continue
+                    elif shard.replica.raft.step(data, peer):
                         touched.add(number)
                 else:
                     self._on_message(peer, message)

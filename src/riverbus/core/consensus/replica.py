@@ -187,6 +187,7 @@ class Replica:
         self._host.on_leader(self)
 
     def _apply(self, committed: list[tuple[int, int, int, bytes]]) -> None:
+        on_applied, apply = self._host.on_applied, self.bus.apply
         for index, term, kind, data in committed:
             assert index == self.applied_index + 1, f"shard {self.shard}: {index} follows {self.applied_index}"
             self.applied_index = index
@@ -197,7 +198,7 @@ class Replica:
             if kind == ENTRY_CONF_CHANGE:
                 self.raft.apply_conf(index, kind, data)
                 data = b""
-            self._host.on_applied(self, index, self.bus.apply(index, data))
+            on_applied(self, index, apply(index, data))
         self.raft.applied(self.applied_index)
 
     def _install(self, index: int) -> None:

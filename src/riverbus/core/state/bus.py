@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterator
 from zlib import crc32
 
 import msgspec
-from xxhash import xxh3_128
+from xxhash import xxh3_128_digest
 
 from riverbus.core.access.acl_state import AclState
 from riverbus.core.state import history
@@ -122,10 +122,7 @@ class Bus:
         store.make_room(time_ms)
         outcomes.extend((store.channels, store.messages, store.bytes, store.memory_bytes, store.dropped, *store.floor))
         outcomes.extend((keyspace.count, keyspace.bytes, keyspace.publish_keys.count, keyspace.sequences.count))
-        digest = xxh3_128(self.running_hash)
-        digest.update(data)
-        digest.update(array("Q", outcomes))
-        self.running_hash = digest.digest()
+        self.running_hash = xxh3_128_digest(b"".join((self.running_hash, data, array("Q", outcomes))))
         self.applied_index = index
         return Applied(time_ms, results, events)
 

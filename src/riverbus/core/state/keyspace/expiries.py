@@ -26,10 +26,10 @@ Find = Callable[[bytes], Key | None]
 class Expiries:
     def __init__(self) -> None:
         self.count = 0  # of keys that expire
-        self._heap: list[tuple[int, bytes]] = []
-        self._old: list[tuple[int, bytes]] = []
+        self.heap: list[tuple[int, bytes]] = []  # others only ask whether there is something in these three
+        self.old: list[tuple[int, bytes]] = []
         self._number = 0  # of the heap: a key says in which its place is
-        self._garbage: list[tuple[int, bytes]] = []
+        self.garbage: list[tuple[int, bytes]] = []
 
     def enter(self, key: Key) -> None:
         """A key that expires, new to the registry."""
@@ -55,7 +55,7 @@ class Expiries:
     def _place(self, key: Key) -> None:
         key.queued_ms = key.expire_ms
         key.queued_in = self._number
-        heappush(self._heap, (key.expire_ms, key.name))
+        heappush(self.heap, (key.expire_ms, key.name))
 
     # --- what is due --------------------------------------------------------------------------------------------------
 
@@ -63,7 +63,7 @@ class Expiries:
         """The next key that is due. It has no place any more: the caller takes it out of the registry."""
         while (heap := self._earlier()) and heap[0][0] <= now_ms:
             place = heappop(heap)
-            key = self._key_of(place, heap is self._old, find)
+            key = self._key_of(place, heap is self.old, find)
             if key is None:
                 continue
             if key.expire_ms == place[0]:
@@ -79,7 +79,7 @@ class Expiries:
 
     def _earlier(self) -> list[tuple[int, bytes]]:
         """The heap whose top is the first."""
-        heap, old = self._heap, self._old
+        heap, old = self.heap, self.old
         return old if old and (not heap or old[0] < heap[0]) else heap
 
     def _key_of(self, place: tuple[int, bytes], is_old: bool, find: Find) -> Key | None:
@@ -92,36 +92,32 @@ class Expiries:
     # --- stale places -------------------------------------------------------------------------------------------------
 
     def _tidy(self, find: Find) -> None:
-        if not self._old:
-            if len(self._heap) <= 2 * self.count + SLACK:
+        if not self.old:
+            if len(self.heap) <= 2 * self.count + SLACK:
                 return
-            self._old, self._heap = self._heap, []
+            self.old, self.heap = self.heap, []
             self._number += 1
-        old = self._old
+        old = self.old
         for _ in range(min(TIDY_STEPS, len(old))):
             place = old.pop()  # a leaf: the rest is a heap
             key = self._key_of(place, True, find)
             if key is not None:
                 key.queued_in = self._number
-                heappush(self._heap, place)
+                heappush(self.heap, place)
 
     def clear(self) -> None:
         """No key expires any more. The places are given back bit by bit."""
-        self._garbage += self._old
-        self._garbage += self._heap
-        self._heap, self._old = [], []
+        self.garbage += self.old
+        self.garbage += self.heap
+        self.heap, self.old = [], []
         self.count = 0
 
-    @property
-    def has_garbage(self) -> bool:
-        return bool(self._garbage)
-
     def free_some(self) -> None:
-        del self._garbage[-FREE_STEPS:]
+        del self.garbage[-FREE_STEPS:]
 
     def invariants(self, expiring: list[Key]) -> None:
         assert len(expiring) == self.count
-        heap, old = set(self._heap), set(self._old)
+        heap, old = set(self.heap), set(self.old)
         for key in expiring:
             assert (key.queued_ms, key.name) in (heap if key.queued_in == self._number else old)
-        assert self._old or len(self._heap) <= 2 * self.count + SLACK + 1
+        assert self.old or len(self.heap) <= 2 * self.count + SLACK + 1

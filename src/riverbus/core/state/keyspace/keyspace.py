@@ -220,7 +220,7 @@ class Keyspace:
     @property
     def has_flushed(self) -> bool:
         """Is there something left for `discard_some`?"""
-        return bool(self.flushed or self.garbage or self._expiries.has_garbage)
+        return bool(self.flushed or self.garbage or self._expiries.garbage)
 
     def replace_value(self, key: StringKey, value: bytes) -> None:
         self.changed(key)
@@ -240,6 +240,8 @@ class Keyspace:
 
     def expire_due(self) -> None:
         """The end of an entry: frees what is due, within bounds."""
+        if not (self._expiries.heap or self._expiries.old):
+            return  # as in nearly all
         for _ in range(EXPIRE_STEPS):
             key = self._expiries.pop_due(self.time_ms, self.find)
             if key is None:
