@@ -215,7 +215,7 @@ def order(history: ChannelHistory) -> Iterator[str]:
         for event in events:
             if event.operation not in ("read", "deliver"):
                 continue
-            id_ = history.sure_id_of(event)
+            id_ = event.id or history.sure_id_of(event)
             if id_ is None:
                 continue
             if last is not None and id_ <= last[0]:
@@ -341,10 +341,12 @@ def _skips(history: ChannelHistory) -> Iterator[Skip]:
         position: MessageId | None = None
         is_first = True
         for event in events:
-            id_ = history.sure_id_of(event) if event.operation == "deliver" else event.id
-            if event.operation == "subscribe":
+            operation, id_ = event.operation, event.id
+            if id_ is None and operation == "deliver":
+                id_ = history.sure_id_of(event)
+            if operation == "subscribe":
                 position, is_first = id_ or ID_MIN, True
-            elif event.operation == "gap":
+            elif operation == "gap":
                 position = max(position or ID_MIN, id_ or ID_MIN)
             elif id_ is not None:
                 if position is not None and id_ > position:

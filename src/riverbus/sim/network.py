@@ -294,11 +294,11 @@ class SimLinks:
     def __init__(self, network: Network, node: int) -> None:
         self._network = network
         self._node = node
-        self._gathered: dict[int, list[PeerMessage]] = {}
+        self.gathered: dict[int, list[PeerMessage]] = {}
 
     def send(self, peer: int, message: PeerMessage) -> None:
-        if (gathered := self._gathered.get(peer)) is None:
-            self._gathered[peer] = [message]
+        if (gathered := self.gathered.get(peer)) is None:
+            self.gathered[peer] = [message]
         else:
             gathered.append(message)
 
@@ -309,7 +309,7 @@ class SimLinks:
         return 0  # the simulated network takes what it is given; what it clogs is in flight
 
     def flush(self) -> None:
-        if self._gathered:
-            gathered, self._gathered = self._gathered, {}
+        if self.gathered:
+            gathered, self.gathered = self.gathered, {}
             for peer, messages in gathered.items():
                 self._network.send(self._node, peer, messages)

@@ -241,7 +241,8 @@ class SimNode:
         engine.begin_turn(now, self._wall_ms(now))
         engine.on_timers()
         engine.end_turn()
-        links.flush()
+        if links.gathered:
+            links.flush()
         if self._hung_up:
             hung_up, self._hung_up = self._hung_up, []
             for session in hung_up:

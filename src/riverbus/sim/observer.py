@@ -9,7 +9,7 @@ state's hash, each change of a role and each fault.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -29,30 +29,21 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Trace:
-    """A digest of all that is added, in order."""
+    """A digest of all that is added, in order, made when it is asked for: to add is what each event does."""
 
     def __init__(self) -> None:
         self._items: list[object] = []
-        self._digest = xxhash.xxh3_128()
-
-    def add(self, item: object) -> None:
-        self._items.append(item)
-        if len(self._items) >= _ITEMS_PER_UPDATE:
-            self._update()
-
-    def add_all(self, items: Sequence[object]) -> None:
-        """The same as to add each."""
-        self._items += items
-        while len(self._items) >= _ITEMS_PER_UPDATE:
-            self._update()
-
-    def _update(self) -> None:
-        self._digest.update(_encode(self._items[:_ITEMS_PER_UPDATE]))
-        del self._items[:_ITEMS_PER_UPDATE]
+        self.add = self._items.append
+        self.add_all = self._items.extend
 
     def hexdigest(self) -> str:
-        self._update()
-        return self._digest.hexdigest()
+        digest = xxhash.xxh3_128()
+        for start in range(0, len(self._items) + 1, _ITEMS_PER_UPDATE):
+            digest.update(_encode(self._items[start : start + _ITEMS_PER_UPDATE]))
+        return digest.hexdigest()
+
+    def free(self) -> None:
+        self._items.clear()
 
 
 class LogState(NamedTuple):
@@ -82,6 +73,7 @@ class Observer:
         self._flushed: dict[tuple[int, int], list[LogState]] = {}  # (node, shard) -> in order of their batches
 
     def free(self) -> None:
+        self.trace.free()
         self._entries.clear()
         self._runs.clear()
         self._flushed.clear()
@@ -100,10 +92,9 @@ class Observer:
             self.time_ms[shard] = max(applied.time_ms, self.time_ms.get(shard, 0))
             for batch in applied.results:
                 for result in batch.results:
-                    runs = (result,) if isinstance(result, RunResult) else result.runs
-                    for run, first in [(each.run, each.first) for each in runs]:
-                        if first is not None:
-                            self._runs.setdefault(run.channel, []).append((first, run.count))
+                    for each in (result,) if isinstance(result, RunResult) else result.runs:
+                        if each.first is not None:
+                            self._runs.setdefault(each.run.channel, []).append((each.first, each.run.count))
             return
         if known[0] != digest:
             text = f"after entry {index} node {node} has {digest.hex()}, node {known[2]} had {known[0].hex()}"
