@@ -32,27 +32,15 @@ _TAIL_COUNT = 30
 _new = tuple.__new__  # makes an id, or an event, in half the time
 
 
-# Each id and each value is met some ten times: by its publisher, its subscribers, and each read.
-@lru_cache(1 << 14)
+@lru_cache(1 << 14)  # each id is met some ten times: by its publisher, its subscribers, and each read
 def parse_id(text: bytes) -> MessageId:
     ms, seq = text.split(b"-")
     return _new(MessageId, (int(ms), int(seq)))
 
 
-def forget_texts() -> None:
-    """At a world's end: the collector would look through what was remembered."""
-    parse_id.cache_clear()
-    _text.cache_clear()
-
-
 def value_of(payload: bytes) -> str:
     end = payload.find(b".")
-    return _text(payload if end < 0 else payload[:end])
-
-
-@lru_cache(1 << 14)
-def _text(value: bytes) -> str:
-    return value.decode()
+    return (payload if end < 0 else payload[:end]).decode()
 
 
 class Client:

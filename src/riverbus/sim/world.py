@@ -28,7 +28,7 @@ from riverbus.sim.network import Network
 from riverbus.sim.node import SimNode
 from riverbus.sim.observer import Observer
 from riverbus.sim.swarm import Swarm, draw
-from riverbus.sim.workload import Client, Follower, Listener, Publisher, Reader, forget_texts
+from riverbus.sim.workload import Client, Follower, Listener, Publisher, Reader, parse_id
 
 ELECTION_S = limits.TICK_S * limits.ELECTION_TICKS * 2
 FOUNDING_S = 15.0
@@ -233,7 +233,7 @@ class World:
         self.history.clear()
         self.group_history.clear()
         self.observer.free()
-        forget_texts()
+        parse_id.cache_clear()  # the collector would look through what it remembers, too
 
     def _add_clients(self) -> None:
         swarm = self.swarm
