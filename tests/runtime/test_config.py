@@ -196,7 +196,7 @@ def test_users_are_known_by_their_password_or_its_hash() -> None:
     def is_right(user: str, password: bytes) -> bool:
         answers: list[bool] = []
         known = accounts.users().get(user)
-        accounts.check_password(user, password, known.hashes if known else (), answers.append)
+        accounts.check_password(user, password, tuple(known.hashes) if known else (), answers.append)
         return answers == [True]
 
     assert is_right("a", b"open")

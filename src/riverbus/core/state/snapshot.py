@@ -14,6 +14,7 @@ from xxhash import xxh3_64_intdigest, xxh3_128
 from riverbus.core.state.bus import Bus
 from riverbus.core.state.channels import Channel, Head
 from riverbus.core.state.keyspace.records import RECORDS, KeyspaceRestore
+from riverbus.core.state.release import release_some
 from riverbus.core.state.rules import Rules, rules_from_bytes
 from riverbus.core.state.snapshot_writer import (
     CHANNEL,
@@ -73,8 +74,8 @@ class BusRestore:
             raise DamagedSnapshot(f"slices are not in order: {error}") from error
 
     def release_some(self) -> bool:
-        """Instead of `finish`: see Store.release_some."""
-        return self._store.release_some()
+        """Instead of `finish`: see release.py."""
+        return release_some(self._store)
 
     def finish(self) -> Bus:
         """Raises DamagedSnapshot."""

@@ -40,8 +40,6 @@ SHRINK_MESSAGES = 65_536  # dropped of one channel at once over what is appended
 SHRINK_BYTES = 64 * 1024 * 1024
 FREED_PER_ENTRY = 256  # chunks of dropped channels that are given back to the allocator, at least
 
-_RELEASED_PER_STEP = 2000  # channels: about a millisecond
-
 
 class Window:
     """A rule in force, and the heap of its channels."""
@@ -343,34 +341,6 @@ class Store:
         due_ms = self.due_ms if self.due_ms < UNLIMITED else None
         key_ms = self.keyspace.next_expiry_ms
         return due_ms if key_ms is None else key_ms if due_ms is None else min(due_ms, key_ms)
-
-    def release_some(self) -> bool:
-        """Of a state that another has replaced: free a bounded part; False once nothing is left of it.
-
-        Channels and their windows refer to each other, and nobody collects cycles (runtime/memory.py).
-        """
-        for window in (*self.windows, *self.retired):
-            window.heap = []
-        if self.aborted:
-            if self.aborted[-1].discard_some():
-                self.aborted.pop()
-            return True
-        freed = 0
-        while self.keyspace.flushed and freed < _RELEASED_PER_STEP:
-            freed += 1 + len(self.keyspace.flushed.pop())
-        if len(self.keyspace.garbage) > _RELEASED_PER_STEP:
-            del self.keyspace.garbage[-_RELEASED_PER_STEP:]
-            return True
-        partitions, keys = self.partitions, self.keyspace.partitions
-        if freed + len(partitions) + self.channels + self.keyspace.count <= _RELEASED_PER_STEP:
-            partitions.clear()  # a small state: what the loop below would do in this one step
-            keys.clear()
-        while partitions and freed < _RELEASED_PER_STEP:
-            freed += 1 + len(partitions.pop()) + len(keys.pop())
-        if not self.partitions:
-            self.keyspace.partitions.clear()
-            del self.keyspace.store
-        return bool(self.partitions)
 
     def __iter__(self) -> Iterator[Channel]:
         for partition in self.partitions:
