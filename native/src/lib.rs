@@ -3,7 +3,8 @@
 //! The contract. All objects belong to one thread; calls are short and keep the GIL, except those that may block
 //! (`Log.open`, `sync`, `close`). A driver's duties, in order, for each `Raft`:
 //!
-//! 1. On any input call `ready()` until it is None: send `send_now`; install `snapshot`; apply `committed` in order
+//! 1. On any input call `ready()` until it is None (`tick` and `step` say whether there is one; without `has_more`, and
+//!    with nothing applied, it was the last): send `send_now`; install `snapshot`; apply `committed` in order
 //!    (conf changes through `apply_conf`, even with empty data); answer `read_states`; then `applied(index)`.
 //! 2. At the end of the turn `Log.flush()`, once for all groups: one write and one fdatasync by the writer thread.
 //! 3. When `fileno()` is readable: `completed()`, then `persisted(completed)` of each `Raft`, send what it returns,

@@ -64,8 +64,9 @@ class Node:
         out: list[tuple[int, bytes]] = []
         while True:
             before = len(out)
-            moved = False
+            moved = is_last = False
             while (ready := self.raft.ready()) is not None:
+                assert not is_last, "`has_more` said that there is none"
                 moved = True
                 out += ready.send_now
                 self.reads += ready.read_states
@@ -80,6 +81,7 @@ class Node:
                     self.applied = index
                     self.entries.append((index, term, data))
                 self.raft.applied(self.applied)
+                is_last = not (ready.has_more or ready.committed or ready.snapshot)
             out += self.raft.persisted(self.flush())
             if not moved and len(out) == before:
                 return out
@@ -113,7 +115,8 @@ class Cluster:
                     moved = True
                     is_linked = number not in self.cut and target not in self.cut and target in self.nodes
                     if is_linked and self.filter(number, target, data):
-                        self.nodes[target].raft.step(data, number)
+                        raft = self.nodes[target].raft
+                        assert raft.step(data, number) or raft.ready() is None
             if not moved:
                 return
         raise AssertionError("the cluster does not come to rest")

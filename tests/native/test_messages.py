@@ -1,4 +1,4 @@
-"""Messages of peers that are wrong: each is refused, and the node that got it goes on as before."""
+"""Messages of peers: what is wrong is refused, and the node that got it goes on as before; what is right says so."""
 
 import random
 
@@ -192,3 +192,17 @@ def test_a_panic_poisons_the_object_and_not_the_process(capfd: pytest.CaptureFix
         second.tick()
     first.propose(b"x")
     assert capfd.readouterr().err == ""
+
+
+def test_a_message_says_whether_it_made_something_ready() -> None:
+    cluster = Cluster()
+    leader, follower = cluster.elect(1), cluster.nodes[2]
+    leader.raft.tick()
+    ready = leader.raft.ready()
+    assert ready is not None
+    assert follower.raft.step(next(data for to, data in ready.send_now if to == 2), 1)
+    answer = follower.raft.ready()
+    assert answer is not None
+    assert not answer.has_more
+    assert not leader.raft.step(answer.send_now[0][1], 2)  # the leader has nothing to say to it
+    assert leader.raft.ready() is None
