@@ -188,16 +188,7 @@ def test_pipelined_publishes_of_a_run_are_refused_one_by_one(node: FakeNode) -> 
 def test_nothing_but_logging_in_is_done_before_auth(node: FakeNode) -> None:
     node.users = {"default": b"pw"}
     client = node.connect()
-    lines = [
-        "SET a 1",
-        "PUBLISH c m",
-        "SUBSCRIBE c",
-        "MULTI",
-        "DISCARD",
-        "ACL WHOAMI",
-        "ACL SETUSER x on nopass",
-        "PING",
-    ]
+    lines = ("SET a 1", "PUBLISH c m", "SUBSCRIBE c", "MULTI", "DISCARD", "ACL WHOAMI", "ACL SETUSER x nopass", "PING")
     assert {refused(client, line) for line in lines} == {"NOAUTH Authentication required."}
     aborted = "EXECABORT Transaction discarded because of: NOAUTH Authentication required."
     assert refused(client, "EXEC") == aborted
