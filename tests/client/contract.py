@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import pytest
 
@@ -142,6 +143,22 @@ async def what_would_be_silence_is_a_value_error(bus: Bus) -> None:
         await bus.execute()
 
 
+async def a_value_of_another_type_is_an_error_of_that_call_alone(bus: Bus) -> None:
+    wrong: list[Any] = [None, 5, ["x"], {"x": 1}]
+    calls = [bus.publish("typed", f"{at}") for at in range(3)]
+    calls += [bus.publish("typed", each) for each in wrong] + [bus.publish(each, "x") for each in wrong]
+    calls += [bus.publish("typed", bytearray(b"3")), bus.publish("typed", memoryview(b"4"))]
+    async with asyncio.timeout(10):
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(each) for each in results if isinstance(each, BaseException)] == [TypeError] * 2 * len(wrong)
+    assert [message.payload for message in await bus.history("typed")] == [b"0", b"1", b"2", b"3", b"4"]
+    for each in wrong:
+        with pytest.raises(TypeError):
+            bus.subscribe(each)
+    with pytest.raises(TypeError, match="a position is a MessageId, str or bytes, not int"):
+        bus.subscribe("typed", since=5)  # type: ignore[call-overload]
+
+
 async def a_closed_bus_says_so_to_each_call(bus: Bus) -> None:
     await bus.close()
     with pytest.raises(Unreachable, match="the bus is closed"):
@@ -167,6 +184,7 @@ CHECKS: list[Check] = [
     names_and_payloads_are_any_bytes,
     a_position_is_taken_under_the_name_as_text_or_bytes,
     what_would_be_silence_is_a_value_error,
+    a_value_of_another_type_is_an_error_of_that_call_alone,
     a_closed_bus_says_so_to_each_call,
     a_closed_subscription_ends_its_iteration,
 ]

@@ -25,6 +25,7 @@ from riverbus.client.nouns import (
     id_from_bytes,
     name_from_bytes,
     name_to_bytes,
+    payload_to_bytes,
 )
 from riverbus.client.publisher import Publisher
 from riverbus.client.subscription import Subscription
@@ -73,7 +74,12 @@ class Bus:
         await self._dialer.close()
         await asyncio.sleep(0)  # aborted transports close their sockets in the next turn
 
-    async def publish(self, channel: str | bytes, payload: str | bytes, key: str | bytes | None = None) -> MessageId:
+    async def publish(
+        self,
+        channel: str | bytes,
+        payload: str | bytes | bytearray | memoryview,
+        key: str | bytes | None = None,
+    ) -> MessageId:
         """The message's id, once it is on the disks of a majority. Concurrent calls travel together.
 
         Tried again until the deadline, over lost connections and failovers, with one effect: each is numbered
@@ -83,11 +89,11 @@ class Bus:
         for those that had to be tried again; await each to be sure. In a channel of durability `none` there is one
         try, and the id is 0-0.
         """
-        body = payload.encode() if isinstance(payload, str) else payload
+        body = payload_to_bytes(payload)
         name = name_to_bytes(channel)
         if key is None:
             return await self._publisher.publish(name, body)
-        return await self._publisher.publish_key(name, body, key.encode() if isinstance(key, str) else key)
+        return await self._publisher.publish_key(name, body, payload_to_bytes(key))
 
     @overload
     def subscribe(

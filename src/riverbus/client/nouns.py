@@ -105,14 +105,32 @@ def id_from_bytes(data: bytes) -> MessageId:
 
 
 def id_from(value: MessageId | str | bytes) -> MessageId:
-    """What a program may give as a position. Raises ValueError."""
+    """What a program may give as a position. Raises ValueError, or TypeError."""
     if isinstance(value, MessageId):
         return value
+    if not isinstance(value, str | bytes):
+        raise TypeError(f"a position is a MessageId, str or bytes, not {type(value).__name__}")
     return id_from_bytes(value.encode() if isinstance(value, str) else value)
 
 
 def name_to_bytes(name: str | bytes) -> bytes:
-    return name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
+    """Raises TypeError, here and not where it is sent: with it goes what others publish in the same turn."""
+    if isinstance(name, str):
+        return name.encode("utf-8", "surrogateescape")
+    if not isinstance(name, bytes):
+        raise TypeError(f"a name is str or bytes, not {type(name).__name__}")
+    return name
+
+
+def payload_to_bytes(payload: str | bytes | bytearray | memoryview) -> bytes:
+    """A copy of what can be changed meanwhile. Raises TypeError, likewise."""
+    if isinstance(payload, bytes):
+        return payload
+    if isinstance(payload, str):
+        return payload.encode()
+    if not isinstance(payload, bytearray | memoryview):
+        raise TypeError(f"a payload is str or bytes, not {type(payload).__name__}")
+    return bytes(payload)
 
 
 def name_from_bytes(name: bytes) -> str:
