@@ -6,6 +6,7 @@ import datetime
 import decimal
 import enum
 import math
+import pathlib
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,6 +99,7 @@ CASES: dict[str, tuple[Any, Callable[[Any], bool]]] = {
     "strategy": (Annotated[int, st.just(9)], lambda v: v == 9),
     "date": (datetime.date, lambda v: isinstance(v, datetime.date)),
     "decimal": (Annotated[decimal.Decimal, Ge(2)], lambda v: v >= 2),
+    "path": (pathlib.Path, lambda v: isinstance(v, pathlib.Path)),
     "uuid": (uuid.UUID, lambda v: isinstance(v, uuid.UUID)),
     "any": (Any, lambda v: v is None or isinstance(v, int | str)),
 }
@@ -138,6 +140,12 @@ def test_a_type_that_contains_a_list_of_itself_has_full_and_nested_ones_as_often
     look()
     assert sum(len(each.trees) > 1 for each in seen) >= 10
     assert any(inner.trees for each in seen for inner in each.trees)
+
+
+@pytest.mark.parametrize("kind", [pathlib.Path, pathlib.PurePosixPath])
+def test_paths_are_more_than_the_current_directory(kind: type[pathlib.PurePath]) -> None:
+    for wanted in (lambda path: path.is_absolute(), lambda path: len(path.parts) == 2, lambda path: ".." in path.parts):
+        assert find(Derivation("here").strategy(kind), wanted, settings=settings(max_examples=300, database=None))
 
 
 class _Handle:

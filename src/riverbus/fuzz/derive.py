@@ -17,6 +17,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil, floor
+from pathlib import PurePath
 from typing import Any, Literal, NewType, TypeVar, Union, cast
 
 from hypothesis import strategies as st
@@ -121,6 +122,8 @@ class Derivation:
             return self._container(kind, arguments, {})
         if issubclass(kind, enum.Enum) and not issubclass(kind, enum.Flag):
             return st.sampled_from(list(kind))
+        if issubclass(kind, PurePath):  # of which Hypothesis knows but one value, the current directory
+            return paths().map(lambda parts: kind(*parts))
         if self._resolving.count(kind) > RECURSION_MAX:
             # A recursive type ends here: containers of it are empty, an Optional is None. Hypothesis' own knot, a
             # deferred strategy, makes so much of a list of itself that nearly all but the empty ones is thrown away.
@@ -246,6 +249,11 @@ def texts() -> Strategy:
 
 def bytestrings() -> Strategy:
     return st.one_of(st.sampled_from([b"", b"a", b"b", b"ab"]), st.binary(max_size=TEXT_MAX))
+
+
+def paths() -> Strategy:
+    """Their parts. An absolute one makes those before it void, as it does where paths are joined."""
+    return st.lists(st.sampled_from(["a", "b", "a.b", "..", " ", "\u00e9", "/", "/a"]), max_size=3)
 
 
 def floats() -> Strategy:
