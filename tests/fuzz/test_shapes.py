@@ -43,6 +43,12 @@ def test_another_member_of_an_enumeration_is_a_difference() -> None:
     )
 
 
+def test_an_implementation_that_exits_differs_and_does_not_end_the_search() -> None:
+    assert "both.light()  # Lights returned <Light.RED: 1>; ExitingLights raised SystemExit(0)" in found(
+        shapes.Lights, shapes.Lights, shapes.ExitingLights
+    )
+
+
 def test_another_message_is_one_only_when_it_is_asked_for() -> None:
     assert_equivalent(shapes.Account, reference=shapes.StrictAccount, test=shapes.OtherMessage, examples=40)
     assert "raised Overdrawn('no')" in found(

@@ -15,7 +15,7 @@ from math import isclose
 from typing import Any, Literal
 
 Comparison = Callable[[Any, Any], bool]
-Errors = Literal["type", "message", "any"] | Callable[[Exception, Exception], bool]
+Errors = Literal["type", "message", "any"] | Callable[[Any, Any], bool]  # of two exceptions
 
 
 def same(reference: Any, test: Any) -> bool:
@@ -94,7 +94,7 @@ class Approximately:
         return same(reference, test)
 
 
-def same_error(errors: Errors, reference: Exception, test: Exception) -> bool:
+def same_error(errors: Errors, reference: Exception | SystemExit, test: Exception | SystemExit) -> bool:
     if callable(errors):
         return errors(reference, test)
     if errors == "any":

@@ -67,7 +67,7 @@ class Outcome:
     """What a side did: it returned, or it raised, after `items` if it was an iterator."""
 
     value: Any = None
-    error: Exception | None = None
+    error: Exception | SystemExit | None = None
     items: list[Any] | None = None
 
     def text(self) -> str:
@@ -251,7 +251,7 @@ class Session:
                 value = items
         except Unusable:
             raise
-        except Exception as error:  # noqa: BLE001 - what they raise is what is compared
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - what they raise is what is compared
             return Outcome(error=error, items=items)
         return Outcome(ITSELF if value is side.implementation and value is not None else value)
 
