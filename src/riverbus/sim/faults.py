@@ -113,7 +113,7 @@ class Faults:
         """A leader among them, while no disk works; never before the last of them have all their memory again."""
         nodes = self._world.nodes
         leader = self._world.leader_of(0, nodes)
-        if leader is None or not self._is_whole():
+        if leader is None or not self.is_whole():
             return "no node crashes: not all are whole"
         others = [node for node in nodes if node is not leader]
         random.shuffle(others)
@@ -125,11 +125,12 @@ class Faults:
 
     def _crash_everyone(self, random: Random) -> str:
         """As `_crash_minority`."""
-        if not self._is_whole():
+        if not self.is_whole():
             return "no node crashes: not all are whole"
         return self._crash_forgetful(random, self._world.nodes, [])
 
-    def _is_whole(self) -> bool:
+    def is_whole(self) -> bool:
+        """All nodes run, and what they lost at the last crash is long theirs again."""
         return self._world.clock.now >= self._whole_from and all(node.is_running for node in self._world.nodes)
 
     def _crash_forgetful(self, random: Random, victims: list[SimNode], cut_off: list[SimNode]) -> str:

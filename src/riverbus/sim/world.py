@@ -255,7 +255,10 @@ class World:
     def _make_peace(self) -> None:
         """C15: heal a majority, then all, and demand liveness."""
         fit = [node for node in self.nodes if node.lost_because is None]
-        if not self.swarm.heals_all_at_once:
+        # Under durability memory a node that is left dead while another has just lost its memory makes a majority that
+        # lost it: more than an early acknowledgement survives.
+        may_leave_some = not self.swarm.is_memory or self.faults.is_whole()
+        if not self.swarm.heals_all_at_once and may_leave_some:
             majority = len(self.nodes) // 2 + 1
             fit.sort(key=self.faults.is_casualty)  # damage may show only at the start
             for node in fit[majority:]:
