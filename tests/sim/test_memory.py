@@ -36,6 +36,12 @@ def test_all_nodes_that_lose_their_memory_at_once_may_lose_early_acknowledgement
     assert lost > 0
 
 
+def test_a_power_loss_that_was_to_come_when_peace_began_does_not_come() -> None:
+    """It struck nodes while they were read for the last time."""
+    report = World(Options(13, chaos_s=40.0, changes={**MINORITIES, "nodes": 5})).run()
+    assert report.violations == []
+
+
 def test_early_acknowledgements_are_excused_only_near_a_loss_of_a_majority() -> None:
     events = [
         Event(1.0, 1.1, "p", "publish", "c", "near", is_early=True),

@@ -144,6 +144,8 @@ class Faults:
         world.network.cut(ways)
 
         def strike() -> None:
+            if not self._until:
+                return  # peace has come meanwhile, and has healed all
             world.network.mend(ways)
             if len(victims) > len(world.nodes) // 2:
                 world.memory_losses.append(world.clock.now)
