@@ -79,7 +79,8 @@ CLIENT_BACKOFF_MAX_S = 0.5  # below an election's time, so that a client is back
 GROUPS_PER_STREAM_MAX = 1024  # each is looked at when an entry is deleted by ACKED or DELREF
 CONSUMERS_PER_GROUP_MAX = 65_536  # kept until XGROUP DELCONSUMER; a snapshot copies those of a group at once
 READ_GROUP_BYTES_MAX = 16 * MIB  # handed out by one XREADGROUP, XCLAIM or XAUTOCLAIM, unless one entry is larger
-READ_GROUP_ENTRIES_MAX = 65_536  # ... and entries: an apply of some 50 ms
+READ_GROUP_ENTRIES_MAX = 65_536  # ... and new entries: an apply of 10 ms, and a reply of 100
+READ_GROUP_PENDING_MAX = 4096  # ... and pending ones, which are moved one by one: an apply of some 50 ms
 IDMP_DURATION_S_DEFAULT = 100  # XADD IDMP: as Redis 8.6
 IDMP_SIZE_DEFAULT = 100  # keys of one producer: as Redis 8.6
 IDMP_PRODUCERS_MAX = 1024  # of one stream; the one that was silent longest is forgotten first
@@ -174,6 +175,7 @@ assert COMEBACK_TICKS >= 2 * 2 * ELECTION_TICKS, "others need two election timeo
 assert TICK_S < COMMAND_DEADLINE_S < 1.0 - TICK_S, "a deadline is noticed a tick late, and the reply has to travel"
 assert TICK_S * ELECTION_TICKS >= 10 * TICK_S * HEARTBEAT_TICKS
 assert SHARDS_DEFAULT <= SHARDS_MAX <= SLOTS
+assert READ_GROUP_PENDING_MAX <= READ_GROUP_ENTRIES_MAX
 assert CLIENT_BUFFER_LOW_BYTES < CLIENT_BUFFER_HIGH_BYTES
 assert CLIENT_BACKOFF_MIN_S < CLIENT_BACKOFF_MAX_S
 assert 64 + 24 * NODES_MAX < HANDSHAKE_FRAME_BYTES_MAX

@@ -151,6 +151,13 @@ class Entries(NamedTuple):
     runs: tuple[EntryRun, ...]
 
 
+class EncodedArray(NamedTuple):
+    """An array whose `length` items are bytes of the protocol already: a long reply is made over several turns."""
+
+    length: int
+    parts: list[bytes]
+
+
 class Several(NamedTuple):
     """One reply each to several pipelined commands that were collapsed into one."""
 

@@ -71,6 +71,62 @@ def test_long_ranges_are_read_by_pages(client: FakeClient, monkeypatch: pytest.M
     assert [item[1][1] for item in client.do(everything(b"c", limit=7))] == payloads[:7]
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_long_reply_is_made_over_several_turns_and_is_of_one_moment(
+    monkeypatch: pytest.MonkeyPatch, is_stream: bool, reverse: bool
+) -> None:
+    monkeypatch.setattr(history_commands, "_PAGE", 3)
+    node = FakeNode(Rules(channels=(ChannelRule("c", count=10),)))
+    client, other = node.connect(), node.connect()
+    add = xadd if is_stream else publish
+    ids = [other.do(add(b"c", b"f", b"%d" % at) if is_stream else add(b"c", b"%d" % at)) for at in range(10)]
+    client.send(everything(b"c", reverse=reverse), Ping(None))
+    node.release_reads()
+    disturbances = [
+        add(b"c", b"f", b"new"),
+        XDel(b"c", tuple(map(as_id, ids[2:8]))) if is_stream else add(b"c", b"new"),
+    ]
+    for disturbance in disturbances:
+        other.send(Ping(None), disturbance)
+        assert other.read()[-1] == b"PONG"
+        assert client.read() == []
+        node.commit()
+    node.settle()
+    other.read()
+    entries, pong = client.read()
+    assert [entry[0] for entry in entries] == (ids[::-1] if reverse else ids)
+    assert pong == b"PONG"
+    assert len(other.do(everything(b"c"))) == (5 if is_stream else 10)
+
+
+def test_whoever_reads_many_channels_at_length_gets_all_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_commands, "_PAGE", 3)
+    node = FakeNode()
+    client = node.connect()
+    for name, count in ((b"a", 7), (b"b", 2), (b"c", 9)):
+        client.do(publish(name, *[b"%d" % at for at in range(count)]))
+    for version in (2, 3):
+        for command in (xread(b"a", b"none", b"b", b"c"), xread(b"a", b"none", b"b", b"c", block=0)):
+            found = dict(node.connect(version).do(command))
+            sizes = {name: len(entries) for name, entries in found.items()}
+            assert sizes == {b"a": 7, b"b": 2, b"c": 9}, (version, command)
+    assert [len(found) for _, found in client.do(Multi(), xread(b"a", b"c"), everything(b"b"), Exec())[-1][0]] == [7, 9]
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_long_reply_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_commands, "_PAGE", 3)
+    node = FakeNode()
+    client = node.connect()
+    client.do(publish(b"c", *[b"x"] * 10))
+    client.send(everything(b"c"))
+    node.release_reads()
+    node.end_turn()
+    client.disconnect()
+    node.settle()
+    assert client.read() == []
+
+
 def test_a_reply_too_large_is_an_error_that_says_what_to_do(
     client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

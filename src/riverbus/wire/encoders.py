@@ -22,6 +22,7 @@ from riverbus.keyspace_commands import Pairs
 from riverbus.limits import KIB
 from riverbus.messages import (
     NULL_ARRAY,
+    EncodedArray,
     Entries,
     ErrorReply,
     Kind,
@@ -88,6 +89,7 @@ class Resp2Encoder:
             RunIds: lambda value, write: write(_run_ids(value)),
             Several: lambda value, write: self._items(value.replies, write),
             Entries: _entries,
+            EncodedArray: _encoded,
             Push: lambda value, write: self._sequence(self._push_mark, value.items, write),
             Verbatim: self._verbatim,
             list: lambda value, write: self._sequence(b"*", value, write),
@@ -266,6 +268,12 @@ def _entries(entries: Entries, write: Write) -> None:
     write(b"*%d\r\n" % sum([len(run.bodies) for run in entries.runs]))
     for run in entries.runs:
         _entry_run(*run, write)
+
+
+def _encoded(array: EncodedArray, write: Write) -> None:
+    write(b"*%d\r\n" % array.length)
+    for part in array.parts:
+        write(part)
 
 
 def _entry_run(first: MessageId, kind: int, bodies: list[bytes], write: Write) -> None:

@@ -320,3 +320,23 @@ def test_one_read_hands_out_a_bounded_part_and_the_next_goes_on(monkeypatch: pyt
     for expected in (["1", "2"], ["3", "4"], ["5"]):
         reply = shard.do(XReadGroup(b"g", b"c", (b"s",), (None,)))
         assert reply == [[b"s", [entry(each, b"x" * 200) for each in expected]]]
+
+
+def test_pending_entries_are_moved_a_bounded_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = Shard()
+    monkeypatch.setattr("riverbus.core.state.keyspace.deliveries.READ_GROUP_PENDING_MAX", 2)
+    shard.do(XGroupCreate(b"s", b"g", ID_MIN, mkstream=True))
+    for number in range(1, 6):
+        shard.add(b"s", str(number), b"x")
+    reply = shard.do(XReadGroup(b"g", b"c", (b"s",), (None,)))
+    assert reply == [[b"s", [entry(str(number), b"x") for number in range(1, 6)]]]
+    for after, expected in (("0", ["1", "2"]), ("2", ["3", "4"]), ("4", ["5"]), ("5", [])):
+        own = shard.do(XReadGroup(b"g", b"c", (b"s",), (id_(after),)))
+        assert own == [[b"s", [entry(each, b"x") for each in expected]]]
+    for start, claimed, then in (
+        ("0", [b"1-0", b"2-0"], b"3-0"),
+        ("3", [b"3-0", b"4-0"], b"5-0"),
+        ("5", [b"5-0"], b"0-0"),
+    ):
+        reply = shard.do(XAutoClaim(b"s", b"g", b"d", 0, id_(start), 100, just_id=True))
+        assert reply == [then, claimed, []]

@@ -10,28 +10,29 @@ Redis; who wants to be told uses BUS.SUBSCRIBE.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from riverbus.commands import NEWEST, XLen, XRange, XRead
 from riverbus.core.clients.inflight import Order
 from riverbus.core.clients.lag import before
 from riverbus.core.clients.outbox import NOTHING, PendingReply, error_reply
-from riverbus.core.clients.reads import NO_KEY, STREAM, STRING, query, read_fresh, room_bytes
+from riverbus.core.clients.reads import NO_KEY, STREAM, STRING, Steps, in_steps, query, read_fresh, room_bytes, whole
 from riverbus.core.clients.refusals import REPLY_TOO_LARGE, WRONG_TYPE
 from riverbus.core.state.entries import message_fields
 from riverbus.keyspace_commands import Pairs, Type
-from riverbus.messages import ID_MAX, ID_MIN, NULL_ARRAY, BusError, MessageId, Reply, Status
+from riverbus.limits import MIB
+from riverbus.messages import ID_MAX, ID_MIN, NULL_ARRAY, BusError, EncodedArray, MessageId, Reply, Several, Status
 
 if TYPE_CHECKING:
     from riverbus.core.clients.session import Session
     from riverbus.core.ports import Cancellable
-    from riverbus.core.state.bus import Bus
 
-_PAGE = 1000  # messages taken from the bus at a time
+_PAGE = 1000  # messages taken from the bus in a step: 2 ms
+_PAGE_BYTES = MIB  # ... and about how many bytes of them
 _ENTRY_BYTES = 48  # of framing around an entry's fields, about
 
 EXPIRED = Status("expired")
-Entries = list[Reply]  # of [id, [name, value, ...]]
 
 
 class _TooLarge(Exception):
@@ -39,30 +40,38 @@ class _TooLarge(Exception):
 
 
 def _entries(
-    bus: Bus, channel: bytes, first: MessageId, last: MessageId, limit: int | None, reverse: bool, room: int
-) -> tuple[Entries, int]:
-    """The entries and about how many bytes they are. Raises _TooLarge."""
-    entries: Entries = []
-    size = 0
-    while first <= last and (limit is None or len(entries) < limit):
-        wanted = _PAGE if limit is None else min(_PAGE, limit - len(entries))
-        page = bus.range(channel, first, last, wanted, reverse)
+    session: Session, channel: bytes, first: MessageId, last: MessageId, limit: int | None, reverse: bool, room: int
+) -> Generator[None, None, tuple[Reply, int]]:
+    """An array of [id, [name, value, ...]], a page a step, and about how many bytes it is; all as of the first step.
+
+    Raises _TooLarge.
+    """
+    view = session.backend.bus(channel).view(channel)
+    length = size = 0
+    parts: list[bytes] = []
+    page_max = 0 if view is None else max(1, min(_PAGE, _PAGE_BYTES // (view.body_bytes + 1)))
+    while view is not None and first <= last:
+        wanted = page_max if limit is None else min(page_max, limit - length)
+        page = view.range(first, last, wanted, reverse)
+        entries: list[Reply] = []
         for id_, kind, body in page:
             entries.append((b"%d-%d" % id_, message_fields(kind, body)))
             size += len(body)
         size += _ENTRY_BYTES * len(page)
+        length += len(page)
         if size > room:
             raise _TooLarge
-        if len(page) < wanted:
+        is_last = len(page) < wanted or length == limit or page[-1].id in (ID_MIN, ID_MAX)
+        if is_last and not parts:
+            return entries, size
+        parts.append(session.outbox.encoder.encode(Several(tuple(entries))))
+        if is_last:
             break
-        end = page[-1].id
-        if reverse:
-            last = before(end)
-        elif end == ID_MAX:
-            break
-        else:
-            first = end.next()
-    return entries, size
+        if len(parts) == 1:
+            view = view.frozen()
+        first, last = (first, before(page[-1].id)) if reverse else (page[-1].id.next(), last)
+        yield
+    return EncodedArray(length, parts) if parts else [], size
 
 
 def _kind_of(session: Session, channel: bytes) -> Status:
@@ -79,7 +88,7 @@ def _kind_of(session: Session, channel: bytes) -> Status:
 def xrange(session: Session, command: XRange) -> Reply:
     channel, first, last, limit, reverse = command
 
-    def produce() -> Reply:
+    def steps() -> Steps:
         bus = session.backend.bus(channel)
         kind = _kind_of(session, channel)
         if kind == STRING:
@@ -89,11 +98,12 @@ def xrange(session: Session, command: XRange) -> Reply:
         if limit == 0:
             return NULL_ARRAY if bus.length(channel) or kind == STREAM else []
         try:
-            return _entries(bus, channel, first, last, limit, reverse, room_bytes(session))[0]
+            entries, _ = yield from _entries(session, channel, first, last, limit, reverse, room_bytes(session))
         except _TooLarge:
             return REPLY_TOO_LARGE
+        return entries
 
-    return read_fresh(session, (channel,), produce)
+    return read_fresh(session, (channel,), in_steps(steps))
 
 
 def xlen(session: Session, command: XLen) -> Reply:
@@ -103,7 +113,8 @@ def xlen(session: Session, command: XLen) -> Reply:
 
 def xread(session: Session, command: XRead) -> Reply:
     if command.block_ms is None or session.pipeline.execution is not None:
-        return read_fresh(session, command.channels, lambda: _read(session, command, starts_of(session, command)))
+        steps = in_steps(lambda: _read(session, command, starts_of(session, command)))
+        return read_fresh(session, command.channels, steps)
     WaitingRead(session, command).begin()
     return NOTHING
 
@@ -125,12 +136,11 @@ def _start_of(session: Session, channel: bytes, after: MessageId | None) -> Mess
     return after
 
 
-def _read(session: Session, command: XRead, starts: list[MessageId], is_retry: bool = False) -> Reply:
+def _read(session: Session, command: XRead, starts: list[MessageId], is_retry: bool = False) -> Steps:
     found: list[tuple[Reply, Reply]] = []
     room = room_bytes(session)
     has_string = False
     for channel, after in zip(command.channels, starts, strict=True):
-        bus = session.backend.bus(channel)
         kind = _kind_of(session, channel)
         if kind == STRING and not is_retry:
             return WRONG_TYPE
@@ -138,7 +148,9 @@ def _read(session: Session, command: XRead, starts: list[MessageId], is_retry: b
         if kind in (STRING, EXPIRED) or after == ID_MAX:  # above which there is no id
             continue
         try:
-            entries, size = _entries(bus, channel, after.next(), ID_MAX, command.limit or None, False, room)
+            entries, size = yield from _entries(
+                session, channel, after.next(), ID_MAX, command.limit or None, False, room
+            )
         except _TooLarge:
             return REPLY_TOO_LARGE
         room -= size
@@ -182,7 +194,11 @@ class WaitingRead:
             self._pending.resolve(error_reply(error))
             return
         self._starts = starts_of(session, self._command)
-        reply = _read(session, self._command, self._starts)
+        produce = in_steps(lambda: _read(session, self._command, self._starts))
+        reply = produce()
+        if reply is NOTHING:
+            session.pipeline.park(self._pending, produce)
+            return
         if reply is not NULL_ARRAY:
             self._pending.resolve(reply)
             return
@@ -194,7 +210,7 @@ class WaitingRead:
             self._timer = session.backend.schedule(at, lambda: self.unblock(NULL_ARRAY))
 
     def retry(self) -> None:
-        reply = _read(self._session, self._command, self._starts, is_retry=True)
+        reply = whole(in_steps(lambda: _read(self._session, self._command, self._starts, is_retry=True)))
         if reply is not NULL_ARRAY:
             self.unblock(reply)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from riverbus.commands import Command
 from riverbus.limits import SESSION_READS_PENDING_MAX
 
 if TYPE_CHECKING:
@@ -70,3 +71,14 @@ class InFlight:
         assert min(self.reads, self.writes, self.early, self.commands, self.bytes) >= 0
         assert self.commands + self.early >= self.reads + self.writes
         assert not self.bytes or self.writes
+
+
+def command_bytes(command: Command) -> int:
+    """About how much memory a command that waits to be carried out holds."""
+    size = 256
+    for field in command:
+        if isinstance(field, bytes):
+            size += len(field)
+        elif isinstance(field, tuple | list):
+            size += sum(len(item) + 32 if isinstance(item, bytes) else 32 for item in field)
+    return size

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from riverbus import limits
 from riverbus.commands import Answered, ClientReply, Command, Exec, Publish, Reset
 from riverbus.core.clients.command_table import TABLE, Row
-from riverbus.core.clients.inflight import InFlight, Order
+from riverbus.core.clients.inflight import InFlight, Order, command_bytes
 from riverbus.core.clients.names import PUBLISH_NAMES, name_of
 from riverbus.core.clients.outbox import NOTHING, Owner, PendingPublish, PendingReply
 from riverbus.core.clients.refusals import NO_AUTH, subscriber_refusal
@@ -202,7 +202,7 @@ class Pipeline:
                 transaction.is_failed = True
             return Several((refusal,) * len(command.payloads)) if isinstance(command, Publish) else refusal
         if transaction is not None and not row.is_immediate:
-            return transaction.queue(command, _command_bytes(command))
+            return transaction.queue(command, command_bytes(command))
         return None
 
     def _refusal(self, command: Command, row: Row) -> ErrorReply | None:
@@ -225,20 +225,23 @@ class Pipeline:
     def _defer(self, command: Command) -> None:
         if not self.is_closing:
             self._backlog.append(command)
-            self._backlog_bytes += _command_bytes(command)
+            self._backlog_bytes += command_bytes(command)
 
     def resume(self) -> None:
         """At the end of a turn: whatever can go on now, goes on."""
         while self._parked and not self.is_congested:
-            pending, produce = self._parked.popleft()
-            pending.resolve(produce())
+            pending, produce = self._parked[0]
+            if (reply := produce()) is NOTHING:
+                break  # a long reply: a page of it in a turn
+            self._parked.popleft()
+            pending.resolve(reply)
         self.is_stalled_by_bytes = bool(self._parked)
         if self.execution is not None:
             self.execution.advance()
         backlog = self._backlog
         while backlog:
             command = backlog.popleft()
-            size = _command_bytes(command)
+            size = command_bytes(command)
             self._backlog_bytes -= size
             if not self._start(command):
                 backlog.appendleft(command)
@@ -258,7 +261,7 @@ class Pipeline:
         return self._session.is_blocked or self._outbox.unsent_bytes > limits.OUTBOX_HIGH_BYTES
 
     def park(self, pending: PendingReply, produce: Callable[[], Reply]) -> None:
-        """Resolve it later, when there is room for what `produce` makes."""
+        """Resolve it later, when there is room for what `produce` makes, and all of it is made (reads.py)."""
         self._parked.append((pending, produce))
         self.is_stalled_by_bytes = True
         self._session.mark_dirty()
@@ -371,7 +374,7 @@ class Pipeline:
         if not self.is_closed:
             assert (not self.inflight.commands) == self._outbox.is_settled
             assert self.execution is None or self._exclusive is not None
-            assert self._backlog_bytes == sum(map(_command_bytes, self._backlog))
+            assert self._backlog_bytes == sum(map(command_bytes, self._backlog))
             was_plain, had_rights = self._is_plain, self._rights
             self.update_plain()
             assert was_plain == self._is_plain, "a change of state without update_plain"
@@ -386,14 +389,3 @@ def _is_bad_log_in(command: Command) -> bool:
 def _is_push(reply: Reply) -> bool:
     """Subscription commands answer by pushes, which CLIENT REPLY does not turn off."""
     return type(reply) is Push or (type(reply) is Several and type(reply.replies[0]) is Push)
-
-
-def _command_bytes(command: Command) -> int:
-    """About how much memory a command in the backlog holds."""
-    size = 256
-    for field in command:
-        if isinstance(field, bytes):
-            size += len(field)
-        elif isinstance(field, tuple | list):
-            size += sum(len(item) + 32 if isinstance(item, bytes) else 32 for item in field)
-    return size

@@ -1,8 +1,12 @@
-"""How a command that reads is answered: behind a read barrier, from the local replica, when there is room for it."""
+"""How a command that reads is answered: behind a read barrier, from the local replica, when there is room for it.
+
+A reply that may be long is made in steps, one a turn: a client that reads a million entries holds up nobody. Only in a
+transaction it is made at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
 from riverbus.commands import Command
@@ -19,6 +23,41 @@ if TYPE_CHECKING:
 NO_KEY = Status("none")
 STREAM = Status("stream")
 STRING = Status("string")
+
+
+Steps = Generator[None, None, Reply]
+
+
+def in_steps(make: Callable[[], Steps]) -> Callable[[], Reply]:
+    """A `produce` that takes a step each time it is called: NOTHING, until the reply is known."""
+    steps: Steps | None = None
+
+    def produce() -> Reply:
+        nonlocal steps
+        steps = steps or make()
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+        return NOTHING
+
+    return produce
+
+
+def whole(produce: Callable[[], Reply]) -> Reply:
+    """The reply, now."""
+    while (reply := produce()) is NOTHING:
+        pass
+    return reply
+
+
+def answer_in_steps(session: Session, pending: PendingReply, produce: Callable[[], Reply]) -> None:
+    """Resolve the place in line, now if one step is enough."""
+    reply = produce()
+    if reply is NOTHING:
+        session.pipeline.park(pending, produce)
+    else:
+        pending.resolve(reply)
 
 
 def read_fresh(session: Session, keys: Sequence[bytes], produce: Callable[[], Reply]) -> Reply:
@@ -44,10 +83,12 @@ def _expect(session: Session, produce: Callable[[], Reply]) -> Done:
             return
         if error is not None:
             pending.resolve(error_reply(error))
-        elif pending.owner is session.pipeline and session.pipeline.is_congested:
+        elif pending.owner is not session.pipeline:
+            pending.resolve(whole(produce))
+        elif session.pipeline.is_congested:
             session.pipeline.park(pending, produce)
         else:
-            pending.resolve(produce())
+            answer_in_steps(session, pending, produce)
 
     return done
 

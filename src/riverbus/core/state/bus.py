@@ -28,7 +28,7 @@ from riverbus.core.access.acl_state import AclState
 from riverbus.core.state import history
 from riverbus.core.state.channels import Channel
 from riverbus.core.state.entries import Op, RulesOp, Run, WriteOp, decode_entry
-from riverbus.core.state.history import ReadResult
+from riverbus.core.state.history import ReadResult, View
 from riverbus.core.state.keyspace.codes import Noun
 from riverbus.core.state.keyspace.execute import execute, query
 from riverbus.core.state.keyspace.keyspace import Event
@@ -361,11 +361,13 @@ class Bus:
         self, name: bytes, first: MessageId, last: MessageId, count: int | None = None, reverse: bool = False
     ) -> list[Message]:
         """Messages with first <= id <= last; the oldest `count`, or with `reverse` the newest, newest first."""
+        view = self.view(name)
+        return [] if view is None else view.range(first, last, count, reverse)
+
+    def view(self, name: bytes) -> View | None:
+        """To read a range in parts; None if the channel has no state. Good until the next entry: see View.frozen."""
         channel = self._store.get(name)
-        if channel is None or (count is not None and count <= 0):
-            return []
-        read = history.read_range_down if reverse else history.read_range
-        return read(channel, self._store.cut_ms(channel, self.time_ms), first, last, count)
+        return None if channel is None else View(channel, self._store.cut_ms(channel, self.time_ms))
 
     def read_after(
         self,

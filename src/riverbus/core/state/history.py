@@ -34,6 +34,29 @@ class ReadResult(NamedTuple):
     more: bool
 
 
+class View(NamedTuple):
+    """A channel as it is read: what is of `cut_ms` or before is too old."""
+
+    channel: Channel
+    cut_ms: int
+
+    @property
+    def body_bytes(self) -> int:
+        """Of a message, on average."""
+        return self.channel.retained_bytes // (self.channel.length or 1)
+
+    def range(self, first: MessageId, last: MessageId, count: int | None, reverse: bool) -> list[Message]:
+        """Messages with first <= id <= last; the oldest `count`, or with `reverse` the newest, newest first."""
+        if count is not None and count <= 0:
+            return []
+        read = read_range_down if reverse else read_range
+        return read(self.channel, self.cut_ms, first, last, count)
+
+    def frozen(self) -> View:
+        """As it is now, whatever becomes of the channel."""
+        return View(self.channel.frozen(), self.cut_ms)
+
+
 def pieces_from(channel: Channel, ms: int, seq: int) -> Iterator[Piece]:
     """Retained pieces from the first message at or above ms-seq; what of the first is below is in its `skip`."""
     sealed: list[bytes | None] = channel.chunks or []

@@ -23,7 +23,7 @@ from riverbus.core.state.keyspace.replies import Deferred, Outcome, Part
 from riverbus.core.state.keyspace.streams import Found
 from riverbus.core.state.keyspace.trimming import acknowledge, delete_by_references
 from riverbus.keyspace_commands import Pairs, XAck, XAckDel, XAutoClaim, XClaim, XReadGroup
-from riverbus.limits import READ_GROUP_BYTES_MAX, READ_GROUP_ENTRIES_MAX
+from riverbus.limits import READ_GROUP_BYTES_MAX, READ_GROUP_ENTRIES_MAX, READ_GROUP_PENDING_MAX
 from riverbus.messages import ID_MAX, ID_MIN, NULL_ARRAY, ErrorReply, MessageId, Reply
 
 _new = tuple.__new__  # makes a Part in half the time
@@ -37,8 +37,8 @@ class _Budget:
 
     __slots__ = ("bytes", "entries")
 
-    def __init__(self, limit: int | None) -> None:
-        self.entries = min(limit or READ_GROUP_ENTRIES_MAX, READ_GROUP_ENTRIES_MAX)
+    def __init__(self, limit: int | None, entries_max: int = READ_GROUP_ENTRIES_MAX) -> None:
+        self.entries = min(limit or entries_max, entries_max)
         self.bytes = READ_GROUP_BYTES_MAX
 
     def take(self, entries: int, size: int) -> None:
@@ -167,9 +167,10 @@ def _read_history(space: Keyspace, place: Place, consumer: Consumer, after: Mess
         return []
     found: list[Reply] = []
     held: list[Entry] = []
+    entries_max = min(budget.entries, READ_GROUP_PENDING_MAX)
     for entry in place.group.pending.entries(after.next(), ID_MAX, consumer.number):
         held.append(entry)
-        if len(held) >= budget.entries:
+        if len(held) >= entries_max:
             break
     messages = history.read_ids(place.channel, [entry.id for entry in held])
     for entry in held:
@@ -218,7 +219,7 @@ def _claim_idle(space: Keyspace, place: Place, consumer: Consumer, claim_ms: int
     now_ms = space.time_ms
     if budget.is_spent or claim_ms > now_ms:
         return found
-    held = place.group.pending.delivered_until(now_ms - claim_ms, budget.entries)
+    held = place.group.pending.delivered_until(now_ms - claim_ms, min(budget.entries, READ_GROUP_PENDING_MAX))
     messages = history.read_ids(place.channel, sorted(entry.id for entry in held))
     for entry in held:
         if budget.is_spent:
@@ -309,8 +310,8 @@ def xautoclaim(space: Keyspace, noun: XAutoClaim) -> Reply:
         return consumer
     now_ms = space.time_ms
     consumer.seen_ms = now_ms
-    budget = _Budget(max(noun.limit, 1))
-    attempts_max = min(budget.entries * _ATTEMPTS_PER_CLAIM, READ_GROUP_ENTRIES_MAX)
+    budget = _Budget(max(noun.limit, 1), READ_GROUP_PENDING_MAX)
+    attempts_max = min(budget.entries * _ATTEMPTS_PER_CLAIM, READ_GROUP_PENDING_MAX)
     attempts = list(islice(group.pending.entries(noun.start, ID_MAX), attempts_max))
     messages = history.read_ids(place.channel, [entry.id for entry in attempts])
     found: list[Reply] = []
