@@ -27,8 +27,10 @@ def test_a_node_alone_says_that_it_starts_and_then_that_it_runs(tmp_path: Path) 
         one, *others = cluster.nodes
         try:
             await one.start()
+            assert one.process is not None
             assert await first_status(one) == {
                 "state": "starting",
+                "process": one.process.pid,
                 "node": 1,
                 "voters": [1, 2, 3],
                 "peers_up": [],
