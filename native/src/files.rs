@@ -19,8 +19,8 @@ use crate::writer::WriterState;
 
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// Zeros ahead of small writes, and what a small write is: see `Cursor::prewrite`.
-const PREWRITTEN_BYTES: usize = 256 << 10;
-const SMALL_WRITE_BYTES: usize = 8 << 10;
+const PREWRITTEN_BYTES: usize = 1 << 20;
+const SMALL_WRITE_BYTES: usize = 64 << 10;
 static ZEROS: [u8; PREWRITTEN_BYTES] = [0; PREWRITTEN_BYTES];
 
 pub struct Files {
@@ -109,7 +109,8 @@ impl Cursor {
 
     /// Zeros behind the end of a small write, in room that was allocated and holds nothing. An fdatasync of blocks that
     /// were written before leaves the file system's own journal alone: 450 us against 560 us on ext4, three nodes on a
-    /// disk. Large writes don't gain by it, and would be made twice. A failure is harmless, as in `allocate`.
+    /// disk; with 256 publishes in flight (30 KiB a write) 1.1 times the rate of three nodes, 1.3 that of one. Larger
+    /// writes don't gain by it, and would be made twice. A failure is harmless, as in `allocate`.
     fn prewrite(&mut self, bytes: usize) {
         let end = self.offset + bytes as u64;
         if bytes >= SMALL_WRITE_BYTES || end <= self.prewritten || self.file.state.is_dead.load(Ordering::SeqCst) {
