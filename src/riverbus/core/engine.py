@@ -261,7 +261,7 @@ class Engine:
     def _end_shards_turn(self) -> None:
         dirty = sorted(self._dirty)
         if self._rounds.is_waiting(self.now, self._is_settled()):
-            # What another node leads waits for that node's rounds, not for ours: half the time to an answer.
+            # What another node leads waits for that node's rounds, and would wait twice here.
             dirty = [number for number in dirty if not self.shards[number].replica.is_leader]
         self._dirty.difference_update(dirty)
         for number in dirty:
