@@ -18,7 +18,7 @@ from riverbus.core.consensus.replica import Replica
 from riverbus.core.consensus.router import Route, Target
 from riverbus.core.engine import Engine
 from riverbus.core.state.bus import Bus, RunResult
-from riverbus.core.state.history import ReadResult
+from riverbus.core.state.history import ReadResult, View
 from riverbus.core.state.snapshot import BusRestore
 from riverbus.messages import Message, MessageId, NotAccepted
 from riverbus.peer_messages import Forward, PeerMessage, RaftMessage
@@ -115,12 +115,12 @@ def order_swapped_in_a_batch() -> Iterator[None]:
 @contextmanager
 def retained_message_dropped() -> Iterator[None]:
     """One message in fifty is not found by reads of a range."""
-    read = Bus.range
+    read = View.range
 
-    def lossy(bus: Bus, *args: Any, **options: Any) -> list[Message]:
-        return [message for message in read(bus, *args, **options) if message.id.ms % 50]
+    def lossy(view: View, *args: Any) -> list[Message]:
+        return [message for message in read(view, *args) if message.id.ms % 50]
 
-    with patch.object(Bus, "range", lossy):
+    with patch.object(View, "range", lossy):
         yield
 
 
