@@ -92,3 +92,9 @@ def test_a_trickle_falls_behind_by_seconds_not_minutes() -> None:
 def test_a_publisher_that_was_stopped_publishes_no_more() -> None:
     """It connected anew and sent again what had been refused, after the final reads (seed 20122): C1, but no bug."""
     assert not run_seed(Options(seed=20122)).is_failed
+
+
+@pytest.mark.parametrize(("seed", "fault"), [(1824, 1), (1804, 5)])
+def test_messages_that_grew_too_old_while_a_snapshot_was_on_its_way_are_a_gap(seed: int, fault: int) -> None:
+    """The channel had no state any more where its subscriber's node looked for what the snapshot had brought: C6."""
+    assert not run_seed(Options(seed=seed, only_faults=(fault,))).is_failed

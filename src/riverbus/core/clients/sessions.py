@@ -22,6 +22,7 @@ from riverbus.core.clients.node_settings import NodeSettings
 from riverbus.core.clients.pause import Pause
 from riverbus.core.clients.session import Session
 from riverbus.core.counters import Counters
+from riverbus.messages import ID_MIN
 
 if TYPE_CHECKING:
     from riverbus.core.ports import Backend, Output, ReplyEncoder
@@ -128,7 +129,9 @@ class Sessions:
     def on_state_replaced(self, shard: int, old: Bus, new: Bus) -> None:
         """A snapshot took the place of `old`: what it brought was never fanned out. Subscribers read it as if slow."""
         self.fanout.spill()
-        changed = [name for name in new.names() if new.last_id(name) > old.last_id(name)]
+        # Of a channel whose messages came and grew too old meanwhile there is nothing but its last id: that is a gap.
+        names = [*new.names(), *(name for name, _ in new.forgotten_after(ID_MIN))]
+        changed = [name for name in names if new.last_id(name) > old.last_id(name)]
         for key, members in self.fanout.receiving(changed):
             after = old.last_id(key[1])
             for outbox in members:
