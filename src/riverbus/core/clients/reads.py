@@ -1,7 +1,7 @@
 """How a command that reads is answered: behind a read barrier, from the local replica, when there is room for it.
 
-A reply that may be long is made in steps, one a turn: a client that reads a million entries holds up nobody. Only in a
-transaction it is made at once.
+A long range (XRANGE, XREAD) is read in steps, one a turn, so that it does not hold up the node. In a transaction it is
+read at once, as are XPENDING, XINFO and KEYS everywhere.
 """
 
 from __future__ import annotations

@@ -17,12 +17,13 @@ from riverbus.core.clients.blocked import BlockedReads
 from riverbus.core.clients.durable import DurableNames
 from riverbus.core.clients.fanout import Fanout
 from riverbus.core.clients.keyspace_events import KeyspaceEvents
+from riverbus.core.clients.lag import before
 from riverbus.core.clients.monitors import Monitors
 from riverbus.core.clients.node_settings import NodeSettings
 from riverbus.core.clients.pause import Pause
 from riverbus.core.clients.session import Session
 from riverbus.core.counters import Counters
-from riverbus.messages import ID_MIN
+from riverbus.messages import MessageId
 
 if TYPE_CHECKING:
     from riverbus.core.ports import Backend, Output, ReplyEncoder
@@ -130,7 +131,8 @@ class Sessions:
         """A snapshot took the place of `old`: what it brought was never fanned out. Subscribers read it as if slow."""
         self.fanout.spill()
         # Of a channel whose messages came and grew too old meanwhile there is nothing but its last id: that is a gap.
-        names = [*new.names(), *(name for name, _ in new.forgotten_after(ID_MIN))]
+        known = before(MessageId(old.time_ms, 0))  # what was published since has a higher id
+        names = [*new.names(), *(name for name, _ in new.forgotten_after(known))]
         changed = [name for name in names if new.last_id(name) > old.last_id(name)]
         for key, members in self.fanout.receiving(changed):
             after = old.last_id(key[1])
